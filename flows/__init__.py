@@ -1,0 +1,1 @@
+"""The shell: the only place where domain, schemas, sources and sinks meet."""

@@ -1,0 +1,41 @@
+"""Names of topics, and who settles which exception."""
+
+from typing import Final
+
+USAGE: Final = "usage.event.v1"
+CONTRACTS: Final = "contract.version.v1"
+RATED: Final = "usage.rated.v1"
+HOLDS: Final = "usage.hold.v1"
+EXCEPTIONS: Final = "finance.exception.v1"
+INGRESS: Final = "ingress"
+"""The writer of topics that come from outside."""
+
+SCHEMAS: Final = {
+    USAGE: "usage_event",
+    CONTRACTS: "contract_version",
+    RATED: "rated_usage",
+    HOLDS: "hold",
+    EXCEPTIONS: "exception",
+}
+OWNERS: Final = {
+    "usage_conflict": "metering",
+    "contract_refused": "contracts",
+    "contract_backdated": "billing",
+    "hold_no_customer": "contracts",
+    "hold_no_contract": "contracts",
+    "hold_contract_inactive": "contracts",
+    "hold_contract_ambiguous": "contracts",
+    "hold_no_charge": "pricing",
+    "hold_no_price": "pricing",
+    "hold_original_unknown": "metering",
+}
+
+
+def dead_letters(topic: str, flow: str) -> str:
+    """Where a flow puts what it rejects from a topic."""
+    return f"{topic}.dlq.{flow}"
+
+
+def state_topics(flow: str) -> tuple[str, str, str]:
+    """The state, identities and tokens of a flow."""
+    return f"_tieout.{flow}.state", f"_tieout.{flow}.seen", f"_tieout.{flow}.token"

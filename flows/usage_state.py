@@ -1,0 +1,238 @@
+"""What a commit of the usage flow writes so that its state can be restored, as versioned Arrow blobs.
+
+In: what a batch changed (or the whole state). Out: records of ``_tieout.usage.state`` (key = kind of blob) and
+``_tieout.usage.seen``; and back. A blob is one format byte and an Arrow IPC stream, never a pickle.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tieout.dedup import Entries
+from tieout.holds import Held
+from tieout.ids import EventKey
+from tieout.rating.chains import Terms
+from tieout.rating.rater import Application, Rater
+from tieout.rating.tariff import Tariffs
+from tieout.usage import UsageEvent
+from tieout.usage_stage import Entry, Result, UsageState, restore_entry
+
+FORMAT: Final = 1
+_APPLICATION: Final = pa.schema([
+    ("op", pa.string()), ("customer_id", pa.string()), ("source", pa.string()), ("id", pa.string()),
+    ("contract_id", pa.string()), ("version", pa.int64()), ("charge_id", pa.string()), ("group", pa.list_(pa.string())),
+    ("time", pa.int64()), ("position", pa.int64()), ("quantity", pa.string()), ("amount", pa.string()),
+    ("text", pa.string()), ("cell", pa.int64()),
+])
+_HELD: Final = pa.schema([
+    ("op", pa.string()), ("event", pa.string()), ("reason", pa.string()), ("at", pa.int64()),
+    ("record_time", pa.int64()), ("value", pa.binary()), ("escalated", pa.bool_()),
+])
+
+
+class StateFormatError(ValueError):
+    """A blob of another format than this build reads."""
+
+
+def blob(table: pa.Table | pa.RecordBatch) -> bytes:
+    """A table as bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write(table)
+    return bytes([FORMAT]) + sink.getvalue().to_pybytes()
+
+
+def table_of(raw: bytes) -> pa.Table:
+    """The table of a blob; StateFormatError names the format that is needed."""
+    if raw[0] != FORMAT:
+        msg = f"state blob of format {raw[0]}, this build reads {FORMAT}; run the release that wrote it, or rebuild the state"
+        raise StateFormatError(msg)
+    return pa.ipc.open_stream(pa.py_buffer(raw)[1:]).read_all()
+
+
+def entries_blob(entries: Entries) -> bytes:
+    """Identities to remember."""
+    return blob(pa.table({
+        "high": entries.keys[:, 0], "low": entries.keys[:, 1], "digest": entries.digest,
+        "remembered_at": entries.remembered_at, "position": entries.position,
+    }))
+
+
+def entries_of(raw: bytes) -> Entries:
+    """And back."""
+    table = table_of(raw)
+    column = {name: table[name].to_numpy() for name in table.column_names}
+    return Entries(np.stack([column["high"], column["low"]], axis=1), column["digest"], column["remembered_at"], column["position"])
+
+
+def changes(state: UsageState, result: Result) -> list[tuple[str, bytes]]:
+    """What a batch changed, as (kind, blob)."""
+    blobs = []
+    if len(result.terms.rank):
+        blobs.append(("terms", _terms_blob(result.terms)))
+    if result.journal:
+        blobs.append(("journal", _journal_blob(result.journal)))
+    if result.held or result.unheld:
+        rows = [*((held, "add") for held in result.held), *((held, "remove") for held in result.unheld)]
+        blobs.append(("held", _held_blob(_final(state, rows))))
+    levels = state.rater.take_touched_levels()
+    if levels:
+        blobs.append(("levels", _levels_blob(state.rater, levels)))
+    return blobs
+
+
+def _final(state: UsageState, rows: Iterable[tuple[Held, str]]) -> Iterator[tuple[Held, str]]:
+    """Of each event only whether it waits now: it may have come and gone within the batch."""
+    seen = set()
+    for held, _ in rows:
+        name = (held.event.customer_id, held.event.key)
+        if name not in seen:
+            seen.add(name)
+            now = state.waiting.find(*name)
+            yield (now, "add") if now is not None else (held, "remove")
+
+
+def whole(state: UsageState) -> list[tuple[str, bytes]]:
+    """The full state but for identities, which have a log of their own."""
+    journal = [Entry("add", met, customer, key) for (customer, key), all_ in state.rater.events.items() for met in all_]
+    journal += [Entry("voided", None, customer, key) for customer, key in sorted(state.voided)]
+    state.rater.take_touched_levels()
+    return [
+        ("full", b""),
+        ("terms", _terms_blob(state.rater.chains.all_terms())),
+        ("journal", _journal_blob(journal)),
+        ("held", _held_blob((held, "add") for held in state.waiting.all())),
+        ("levels", _levels_blob(state.rater, set(state.rater.levels))),
+    ]
+
+
+def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -> None:
+    """Put the blobs of all commits back, in their order; contracts are known already."""
+    terms: list[Terms] = []
+    entries: list[Entry] = []
+    levels: dict[tuple[object, ...], dict[tuple[int, int], int]] = {}
+    held: dict[tuple[str, EventKey], Held] = {}
+    for kind, raw in blobs:
+        match kind:
+            case "full":
+                terms, entries, levels, held = [], [], {}, {}
+            case "terms":
+                terms.append(_terms_of(raw))
+            case "journal":
+                entries += _journal_of(raw, state.tariffs)
+            case "held":
+                for op, waits in _held_of(raw):
+                    name = (waits.event.customer_id, waits.event.key)
+                    held.pop(name, None)
+                    if op == "add":
+                        held[name] = waits
+            case _:
+                levels.update(_levels_of(raw))
+    rater = state.rater
+    rater.clock = clock
+    for entry in entries:
+        restore_entry(state, entry)
+    rater.rows = []
+    for place, found in levels.items():
+        if place in rater.levels:
+            rater.levels[place].terms = found
+    rater.take_touched_levels()
+    rater.chains.take_changes()
+    if terms:
+        rater.chains.restore(Terms(
+            np.concatenate([t.keys for t in terms]), np.concatenate([t.rank for t in terms]),
+            pa.concat_arrays([t.quantity for t in terms]), np.concatenate([t.live for t in terms]),
+        ))
+    for waits in sorted(held.values(), key=lambda waits: waits.at):
+        state.waiting.add(waits)
+
+
+def _terms_blob(terms: Terms) -> bytes:
+    return blob(pa.table({
+        "high": terms.keys[:, 0], "low": terms.keys[:, 1], "rank": terms.rank, "quantity": terms.quantity, "live": terms.live,
+    }))
+
+
+def _terms_of(raw: bytes) -> Terms:
+    table = table_of(raw)
+    keys = np.stack([table["high"].to_numpy(), table["low"].to_numpy()], axis=1)
+    return Terms(keys, table["rank"].to_numpy(), table["quantity"].combine_chunks(), table["live"].to_numpy())
+
+
+def _journal_blob(journal: Iterable[Entry]) -> bytes:
+    return blob(pa.Table.from_pylist([_entry_row(entry) for entry in journal], schema=_APPLICATION))
+
+
+def _entry_row(entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {"op": entry.op, "customer_id": entry.customer_id, "source": entry.key.source, "id": entry.key.event_id}
+    met = entry.met
+    if met is not None:
+        row |= {
+            "contract_id": met.tariff.contract.contract_id, "version": met.tariff.contract.version,
+            "charge_id": met.tariff.charge.charge_id, "group": None if met.group is None else list(met.group),
+            "time": met.time, "position": met.position, "quantity": str(met.quantity),
+            "amount": None if met.amount is None else str(met.amount), "text": met.text, "cell": met.cell,
+        }
+    return row
+
+
+def _journal_of(raw: bytes, tariffs: Tariffs) -> Iterator[Entry]:
+    for row in table_of(raw).to_pylist():
+        key = EventKey(row["source"], row["id"])
+        met = None
+        if row["contract_id"] is not None:
+            tariff = tariffs.find(row["contract_id"], row["version"], row["charge_id"])
+            group = None if row["group"] is None else tuple(row["group"])
+            amount = None if row["amount"] is None else int(row["amount"])
+            met = Application(
+                key, tariff, group, tariff.calendar.containing(row["time"]), row["time"], row["position"],
+                int(row["quantity"]), amount, row["text"], row["cell"],
+            )
+        yield Entry(row["op"], met, row["customer_id"], key)
+
+
+def _held_blob(rows: Iterable[tuple[Held, str]]) -> bytes:
+    return blob(pa.Table.from_pylist([
+        {
+            "op": op, "event": json.dumps(_event_row(held.event)), "reason": held.reason, "at": held.at,
+            "record_time": held.record_time, "value": held.value, "escalated": held.escalated,
+        }
+        for held, op in rows
+    ], schema=_HELD))
+
+
+def _event_row(event: UsageEvent) -> list[Any]:
+    corrects = None if event.corrects is None else list(event.corrects)
+    voids = None if event.voids is None else list(event.voids)
+    return [
+        *event.key, event.customer_id, event.meter, event.time, event.quantity, event.attributes, event.contract_id,
+        event.amount, corrects, voids, event.position,
+    ]
+
+
+def _held_of(raw: bytes) -> Iterator[tuple[str, Held]]:
+    for row in table_of(raw).to_pylist():
+        source, name, customer, meter, time, quantity, attributes, contract, amount, corrects, voids, position = json.loads(row["event"])
+        event = UsageEvent(
+            EventKey(source, name), customer, meter, time, quantity, attributes, contract, amount,
+            None if corrects is None else EventKey(*corrects), None if voids is None else EventKey(*voids), position,
+        )
+        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"])
+
+
+def _levels_blob(rater: Rater, places: Iterable[tuple[object, ...]]) -> bytes:
+    rows = [
+        {"place": json.dumps(place), "terms": json.dumps([[*key, amount] for key, amount in rater.levels[place].terms.items()])}
+        for place in sorted(places, key=repr)
+    ]
+    return blob(pa.Table.from_pylist(rows, schema=pa.schema([("place", pa.string()), ("terms", pa.string())])))
+
+
+def _levels_of(raw: bytes) -> Iterator[tuple[tuple[object, ...], dict[tuple[int, int], int]]]:
+    for row in table_of(raw).to_pylist():
+        contract, charge, group = json.loads(row["place"])
+        terms = {(start, version): amount for start, version, amount in json.loads(row["terms"])}
+        yield (contract, charge, None if group is None else tuple(group)), terms

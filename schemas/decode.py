@@ -1,0 +1,184 @@
+"""Framed Avro bodies to Arrow columns, compiled from the writer's and the reader's schema.
+
+In: values as they lie in a topic (byte 0, schema id in four bytes, body). Out: the good rows as a record batch of the
+reader's schema, their places in the input, and each rejected row with its reason, the byte and the field. Writer
+versions may be mixed in one batch. A row that the columns cannot take is shown to fastavro, whose word counts: if it
+reads the whole body, the row is good. Source: docs/semantics.md section 2, "undecodable, schema unknown, field missing".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import fastavro
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas import catalog
+from schemas.alone import Alone
+from schemas.catalog import Avro
+from schemas.cursor import MESSAGES, Buffer, Cursor, Fault
+from schemas.names import collect
+from schemas.plan import Names, record
+from schemas.readers import SchemaMismatch
+
+I64 = npt.NDArray[np.int64]
+FRAME: Final = 5
+LONGEST: Final = 2**30
+"""Bytes that are read as one buffer; positions inside of it are 32-bit numbers."""
+_ASK: Final = (Fault.TRUNCATED, Fault.NEGATIVE_LENGTH, Fault.UTF8, Fault.TRAILING, Fault.MANY)
+"""Faults on which fastavro is as strict as the columns are; on the others it would guess, round or fill the memory."""
+
+
+class Refused(NamedTuple):
+    """Why one value was rejected: its row in the input, a reason code, and what a person needs to repair it."""
+
+    row: int
+    reason: str
+    message: str
+    path: str | None
+    schema_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The good rows, their places in the input (rising), and the rejected ones, by place."""
+
+    batch: pa.RecordBatch
+    rows: I64
+    rejected: list[Refused]
+
+
+class Decoder:
+    """Decodes the values of one topic into the reader's schema; ``writers`` are the writers' schemas by id."""
+
+    def __init__(self, reader: catalog.Schema | Avro, writers: Mapping[int, Avro]) -> None:
+        avro = fastavro.parse_schema(reader.avro if isinstance(reader, catalog.Schema) else reader)
+        self.schema = pa.schema(list(catalog.arrow_type(avro, {})))
+        self._plans = {number: _plan(fastavro.parse_schema(writer), avro, self.schema) for number, writer in writers.items()}
+
+    def decode(self, values: pa.Array) -> Decoded:
+        """Decode a batch of binary values; no row is lost, moved or changed by another."""
+        if values.nbytes > LONGEST and len(values) > 1:
+            half = len(values) // 2
+            first, second = self.decode(values[:half]), self.decode(values[half:])
+            places = [first.rows, second.rows + half]
+            moved = [refused._replace(row=refused.row + half) for refused in second.rejected]
+            return self._together([first.batch, second.batch], places, first.rejected + moved)
+        buffer = Buffer(values)
+        size = buffer.end - buffer.start
+        framed = (size >= FRAME) & (buffer.bytes[buffer.start] == 0) & (size < LONGEST)
+        head = buffer.words[buffer.start + 1].byteswap() >> np.uint64(32)
+        number = np.where(framed, head.astype(np.int64), -1)
+        parts: list[pa.RecordBatch] = []
+        places = []
+        rejected: list[Refused] = []
+        for schema_id in np.unique(number).tolist():
+            rows = np.nonzero(number == schema_id)[0]
+            plan = self._plans.get(schema_id)
+            if schema_id < 0:
+                rejected += [_unframed(buffer, row) for row in rows.tolist()]
+            elif plan is None:
+                message = f"schema id {schema_id} is not known here; register its schema, or repair the producer"
+                rejected += [Refused(row, "schema_unknown", message, None, schema_id) for row in rows.tolist()]
+            elif isinstance(plan, SchemaMismatch):
+                rejected += [_mismatched(plan, row, schema_id) for row in rows.tolist()]
+            else:
+                for batch, good in plan.decode(buffer, rows, schema_id, rejected):
+                    parts.append(batch)
+                    places.append(good)
+        return self._together(parts, places, rejected)
+
+    def _together(self, parts: list[pa.RecordBatch], places: list[I64], rejected: list[Refused]) -> Decoded:
+        """Parts of a batch, back in the order of the input."""
+        rejected.sort(key=lambda refused: refused.row)
+        if not parts:
+            columns = [pa.array([], field.type) for field in self.schema]
+            return Decoded(_batch(columns, self.schema, 0), np.zeros(0, np.int64), rejected)
+        if len(parts) == 1:
+            return Decoded(parts[0], places[0], rejected)
+        place = np.concatenate(places)
+        order = pa.array(np.argsort(place, kind="stable"))
+        columns = [
+            pa.concat_arrays([part.column(i) for part in parts]).take(order) for i in range(len(self.schema))
+        ]
+        return Decoded(_batch(columns, self.schema, len(place)), np.sort(place), rejected)
+
+
+def _batch(columns: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    if not columns:  # a record without fields: Arrow counts rows by a column
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _unframed(buffer: Buffer, row: int) -> Refused:
+    start, end = int(buffer.start[row]), int(buffer.end[row])
+    todo = "send an Avro body with its 5-byte frame"
+    if buffer.null is not None and buffer.null[row]:
+        message = f"the record has no value; {todo}"
+    elif end == start:
+        message = f"the value is empty; {todo}"
+    elif end - start < FRAME:
+        message = f"the value has {end - start} bytes, less than its 5-byte frame; {todo}"
+    elif end - start >= LONGEST:
+        message = f"the value has {end - start} bytes, more than {LONGEST}; {todo} of one event"
+    else:
+        message = f"the first byte is {buffer.raw[start]}, not 0; {todo}"
+    return Refused(row, "undecodable", message, None, None)
+
+
+def _mismatched(problem: SchemaMismatch, row: int, schema_id: int) -> Refused:
+    reason = "field_missing" if problem.missing else "undecodable"
+    return Refused(row, reason, f"{problem}; write with a schema that has it", problem.path or None, schema_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How one writer's bodies are read: by columns, and what they refuse alone."""
+
+    fields: Callable[[Cursor], list[pa.Array]]
+    alone: Alone
+    schema: pa.Schema
+
+    def decode(
+        self, buffer: Buffer, rows: I64, schema_id: int, rejected: list[Refused]
+    ) -> list[tuple[pa.RecordBatch, I64]]:
+        """The good rows in one part or two, each with its places; what is refused is added to ``rejected``."""
+        cursor = Cursor(buffer, rows, buffer.start[rows] + FRAME)
+        columns = self.fields(cursor)
+        cursor.path = ""
+        cursor.blame((cursor.pos != cursor.end) & (cursor.fault == 0), Fault.TRAILING)
+        batch = _batch(columns, self.schema, len(rows))
+        if not cursor.fault.any():
+            return [(batch, rows)]
+        good = np.nonzero(cursor.fault == 0)[0]
+        parts = [(batch.take(pa.array(good)), rows[good])]
+        saved = {}
+        for i in np.nonzero(cursor.fault)[0].tolist():
+            fault, row = Fault(int(cursor.fault[i])), int(rows[i])
+            record_ = self.alone.read(buffer.body(row, FRAME)) if fault in _ASK else None
+            if record_ is None:
+                rejected.append(_refused(cursor, i, fault, schema_id))
+            else:
+                saved[row] = record_
+        if saved:
+            columns = self.alone.columns(list(saved.values()))
+            parts.append((_batch(columns, self.schema, len(saved)), np.array(list(saved), np.int64)))
+        return parts
+
+
+def _refused(cursor: Cursor, i: int, fault: Fault, schema_id: int) -> Refused:
+    path = cursor.buffer.paths[int(cursor.fault_path[i])] or None
+    where = f"byte {int(cursor.fault_at[i])} of the value"
+    message = f"{f'field {path}: ' if path else ''}{MESSAGES[fault]} ({where}); repair the producer"
+    reason = "field_missing" if fault == Fault.MISSING else "undecodable"
+    return Refused(int(cursor.rows[i]), reason, message, path, schema_id)
+
+
+def _plan(writer: Avro, reader: Avro, schema: pa.Schema) -> _Plan | SchemaMismatch:
+    names = Names(collect(writer), collect(reader))
+    try:
+        return _Plan(record(writer, reader, names, ""), Alone(writer, reader), schema)
+    except SchemaMismatch as mismatch:
+        return mismatch

@@ -1,0 +1,340 @@
+"""The plan of a decoder: which columns come out of a writer's bodies for a reader's schema.
+
+In: both schemas, as fastavro parses them. Out: a function that reads all fields of many rows and answers the reader's
+columns. Resolution follows the Avro specification 1.12: fields by name or alias, defaults, unions branch by branch;
+names of nested records need not agree. A type that cannot be read raises SchemaMismatch where it would always be met,
+and breaks only the rows that meet it where it is one branch of a union.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import catalog, readers
+from schemas.catalog import Avro
+from schemas.cursor import Cursor, Fault
+from schemas.names import full, kind_of
+from schemas.readers import NUMBERS, Read, SchemaMismatch
+
+Skip = Callable[[Cursor, int], None]
+"""Passes over a value; the number is how deep it is nested."""
+
+DEPTH: Final = 64
+
+
+class Names(NamedTuple):
+    """The named types of both schemas."""
+
+    writer: dict[str, Avro]
+    reader: dict[str, Avro]
+
+
+def record(writer: Avro, reader: Avro, names: Names, path: str) -> Callable[[Cursor], list[pa.Array]]:
+    """Read the writer's fields in its order; answer the reader's columns in the reader's."""
+    theirs = {field["name"] for field in writer["fields"]}
+    sources: dict[str, int] = {}
+    defaults: list[tuple[int, pa.Array]] = []
+    for place, field in enumerate(reader["fields"]):
+        source = next((name for name in (field["name"], *field.get("aliases", ())) if name in theirs), None)
+        if source is None:
+            defaults.append((place, _default(field, names, path)))
+        else:
+            sources[source] = place
+    steps: list[tuple[str, int, Read | None, Skip | None]] = []
+    for field in writer["fields"]:
+        here = f"{path}.{field['name']}" if path else field["name"]
+        place = sources.get(field["name"], -1)
+        if place < 0:
+            steps.append((here, place, None, _skip(field["type"], names, {})))
+        else:
+            steps.append((here, place, value(field["type"], reader["fields"][place]["type"], names, here), None))
+    width = len(reader["fields"])
+
+    def read(cursor: Cursor) -> list[pa.Array]:
+        columns: list[pa.Array] = [None] * width
+        for here, place, column, skip in steps:
+            cursor.path = here
+            if column is not None:
+                columns[place] = column(cursor)
+            elif skip is not None:
+                skip(cursor, 0)
+        for place, default in defaults:
+            columns[place] = default.take(pa.array(np.zeros(cursor.n, np.int64)))
+        return columns
+
+    return read
+
+
+def _default(field: Avro, names: Names, path: str) -> pa.Array:
+    if "default" not in field:
+        here = f"{path}.{field['name']}" if path else field["name"]
+        raise SchemaMismatch(here, f"the writer's schema lacks field {here}, which has no default", missing=True)
+    return column_of([default_value(field["default"], field["type"], names.reader)], field["type"], names.reader)
+
+
+def default_value(default: Any, avro: Avro, named: dict[str, Avro]) -> Any:  # noqa: ANN401, PLR0911 - JSON by its nature
+    """A schema's JSON default as a value; bytes and decimals are written as text of code points."""
+    avro = full(avro, named)
+    if isinstance(avro, list):
+        return None if default is None else default_value(default, next(b for b in avro if b != "null"), named)
+    match kind_of(avro):
+        case "bytes" | "fixed":
+            raw = default.encode("latin-1")
+            if isinstance(avro, dict) and avro.get("logicalType") == "decimal":
+                return decimal_of(raw, avro.get("scale", 0))
+            return raw
+        case "record":
+            fields = avro["fields"]
+            return {f["name"]: default_value(default.get(f["name"], f.get("default")), f["type"], named) for f in fields}
+        case "array":
+            return [default_value(item, avro["items"], named) for item in default]
+        case "map":
+            return {key: default_value(item, avro["values"], named) for key, item in default.items()}
+        case _:
+            return default
+
+
+def decimal_of(raw: bytes, scale: int) -> Decimal:
+    """An unscaled value of any length, exactly: Python's own scaling would round to 28 digits."""
+    sign, digits, _ = Decimal(int.from_bytes(raw, "big", signed=True)).as_tuple()
+    return Decimal((sign, digits, -scale))
+
+
+def column_of(values: list[Any], avro: Avro, named: dict[str, Avro]) -> pa.Array:
+    """Python values as a column of the type that the codec gives them; for few rows."""
+    kind = catalog.arrow_type(avro, dict(named))
+    avro = full(avro, named)
+    if isinstance(avro, list):
+        avro = full(catalog.non_null(avro), named)
+    missing = pa.array([value is None for value in values], pa.bool_())
+    match kind_of(avro):
+        case "enum":
+            codes = pa.array([None if v is None else avro["symbols"].index(v) for v in values], pa.int32())
+            return pa.DictionaryArray.from_arrays(codes, pa.array(avro["symbols"], pa.string()))
+        case "record" if avro["fields"]:
+            fields = avro["fields"]
+            columns = [_field(values, field, named) for field in fields]
+            return pa.StructArray.from_arrays(columns, fields=list(kind), mask=missing)
+        case "array":
+            inner = column_of([item for value in values for item in value or ()], avro["items"], named)
+            return pa.ListArray.from_arrays(_ends(values), inner, type=kind, mask=missing)
+        case "map":
+            entries = [entry for value in values for entry in (value or {}).items()]
+            inner = column_of([item for _, item in entries], avro["values"], named)
+            keys = pa.array([key for key, _ in entries], pa.string())
+            return pa.MapArray.from_arrays(_ends(values), keys, inner, type=kind, mask=missing)
+        case _:
+            return pa.array(values, kind)
+
+
+def _field(values: list[Any], field: Avro, named: dict[str, Avro]) -> pa.Array:
+    return column_of([None if value is None else value[field["name"]] for value in values], field["type"], named)
+
+
+def _ends(values: list[Any]) -> pa.Array:
+    return pa.array(np.cumsum([0, *(len(value or ()) for value in values)]), pa.int32())
+
+
+def value(writer: Avro, reader: Avro, names: Names, path: str) -> Read:
+    """How a value of the writer's type becomes a column of the reader's."""
+    writer, reader = full(writer, names.writer), full(reader, names.reader)
+    optional = catalog.nullable(reader)
+    inner = full(catalog.non_null(reader), names.reader) if isinstance(reader, list) else reader
+    kind = catalog.arrow_type(inner, dict(names.reader))
+    if isinstance(writer, list):
+        return _union(writer, (inner, kind, optional), names, path)
+    if writer == "null":
+        if not optional:
+            raise SchemaMismatch(path, f"field {path}: the writer has null only, and a value is required", missing=True)
+        return lambda cursor: pa.nulls(cursor.n, kind)
+    return _plain(writer, inner, kind, names, path)
+
+
+def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Names, path: str) -> Read:
+    """The branch of each row, then the rows of each branch on their own; mostly all rows are of one branch."""
+    inner, kind, optional = target
+    branches: list[Read | Fault] = []
+    problem: SchemaMismatch | None = None
+    for branch in writer:
+        if branch == "null":
+            branches.append((lambda cursor: pa.nulls(cursor.n, kind)) if optional else Fault.MISSING)
+            continue
+        try:
+            branches.append(_plain(full(branch, names.writer), inner, kind, names, path))
+        except SchemaMismatch as mismatch:
+            problem = problem or mismatch
+            branches.append(Fault.INDEX)
+    if problem is not None and not any(callable(branch) for branch in branches):
+        raise problem
+
+    def read(cursor: Cursor) -> pa.Array:
+        begin, chosen = cursor.pos, cursor.long()
+        cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
+        for number, branch in enumerate(branches):
+            if isinstance(branch, Fault):
+                cursor.blame(chosen == number, branch, begin)
+        sound = cursor.fault == 0
+        parts: list[pa.Array] = []
+        places = np.zeros(cursor.n, np.int64)
+        size = 0
+        for number, branch in enumerate(branches):
+            mine = sound & (chosen == number)
+            if isinstance(branch, Fault) or not mine.any():
+                continue
+            if mine.all():
+                return branch(cursor)
+            part = cursor.part(mine)
+            parts.append(branch(part))
+            cursor.merge(mine, part)
+            places[mine] = np.arange(size, size + part.n)
+            size += part.n
+        cursor.path = path
+        if not parts:
+            return pa.nulls(cursor.n, kind)
+        together = pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
+        return together.take(pa.array(places, mask=None if sound.all() else ~sound))
+
+    return read
+
+
+def _plain(writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: str) -> Read:  # noqa: PLR0911 - a line a type
+    theirs, mine = kind_of(writer), kind_of(reader)
+    if pa.types.is_decimal(kind):
+        return readers.decimal(writer, reader, path)
+    if theirs in NUMBERS and mine in NUMBERS and NUMBERS[theirs] <= NUMBERS[mine]:
+        return readers.number(writer, reader, kind, path)
+    if theirs in ("string", "bytes") and mine in ("string", "bytes"):
+        return readers.text if mine == "string" else readers.binary
+    if theirs != mine:
+        raise SchemaMismatch(path, f"field {path or 'record'}: the writer's {theirs} cannot be read as {mine}")
+    match theirs:
+        case "boolean":
+            return readers.boolean
+        case "enum":
+            return readers.enum(writer, reader)
+        case "fixed":
+            return readers.fixed(writer, reader, path)
+        case "array":
+            item = value(writer["items"], reader["items"], names, f"{path}[]")
+            return readers.array(item, kind, least_bytes(writer["items"], names.writer))
+        case "map":
+            return readers.mapping(value(writer["values"], reader["values"], names, f"{path}{{}}"), kind)
+        case "null":
+            return lambda cursor: pa.nulls(cursor.n)
+        case _:
+            return _struct(writer, reader, kind, names, path)
+
+
+def _struct(writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: str) -> Read:
+    fields = list(kind)
+    read = record(writer, reader, names, path)
+
+    def struct(cursor: Cursor) -> pa.Array:
+        columns = read(cursor)
+        return pa.StructArray.from_arrays(columns, fields=fields) if fields else pa.array([{}] * cursor.n, kind)
+
+    return struct
+
+
+def least_bytes(avro: Avro, named: dict[str, Avro], seen: tuple[str, ...] = ()) -> int:
+    """The fewest bytes that a value of a type takes: 0 for null, fixed(0) and records of nothing else."""
+    avro = full(avro, named)
+    if isinstance(avro, list):
+        return 1
+    match kind_of(avro):
+        case "null":
+            return 0
+        case "float":
+            return 4
+        case "double":
+            return 8
+        case "fixed":
+            return int(avro["size"])
+        case "record" | "error":
+            if avro["name"] in seen:
+                return 0
+            return sum(least_bytes(field["type"], named, (*seen, avro["name"])) for field in avro["fields"])
+        case _:
+            return 1
+
+
+def _skip(avro: Avro, names: Names, known: dict[str, list[Skip]]) -> Skip:
+    """Pass over a field that the reader does not want; types may contain themselves, DEPTH records deep."""
+    avro = full(avro, names.writer)
+    if isinstance(avro, list):
+        return _skip_union([_skip(branch, names, known) for branch in avro])
+    match kind_of(avro):
+        case "null":
+            return lambda _cursor, _depth: None
+        case "boolean":
+            return lambda cursor, _depth: cursor.advance(1)
+        case "int" | "long" | "enum":
+            return lambda cursor, _depth: cursor.passed()
+        case "float":
+            return lambda cursor, _depth: cursor.advance(4)
+        case "double":
+            return lambda cursor, _depth: cursor.advance(8)
+        case "string" | "bytes":
+            return lambda cursor, _depth: cursor.skip()
+        case "fixed":
+            size = avro["size"]
+            return lambda cursor, _depth: cursor.advance(size)
+        case "array":
+            return _skip_items(_skip(avro["items"], names, known), least_bytes(avro["items"], names.writer))
+        case "map":
+            item = _skip(avro["values"], names, known)
+            return _skip_items(_entry(item), 1)
+        case _:
+            return _skip_record(avro, names, known)
+
+
+def _skip_union(branches: list[Skip]) -> Skip:
+    def skip(cursor: Cursor, depth: int) -> None:
+        begin, chosen = cursor.pos, cursor.long()
+        cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
+        for number, branch in enumerate(branches):
+            mine = (chosen == number) & (cursor.fault == 0)
+            if mine.any():
+                part = cursor.part(mine)
+                branch(part, depth)
+                cursor.merge(mine, part)
+
+    return skip
+
+
+def _skip_items(item: Skip, width: int) -> Skip:
+    def skip(cursor: Cursor, depth: int) -> None:
+        def each(part: Cursor) -> list[pa.Array]:
+            item(part, depth)
+            return []
+
+        readers.items(cursor, each, width)
+
+    return skip
+
+
+def _skip_record(avro: Avro, names: Names, known: dict[str, list[Skip]]) -> Skip:
+    steps = known.get(avro["name"])
+    if steps is None:
+        steps = known[avro["name"]] = []
+        steps += [_skip(field["type"], names, known) for field in avro["fields"]]
+
+    def skip(cursor: Cursor, depth: int) -> None:
+        if depth >= DEPTH:
+            cursor.blame(cursor.fault == 0, Fault.DEPTH)
+            return
+        for step in steps:
+            step(cursor, depth + 1)
+
+    return skip
+
+
+def _entry(item: Skip) -> Skip:
+    def skip(cursor: Cursor, depth: int) -> None:
+        cursor.skip()
+        item(cursor, depth)
+
+    return skip

@@ -1,0 +1,1 @@
+"""Writers: each states its guarantee."""

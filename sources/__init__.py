@@ -1,0 +1,1 @@
+"""Readers: positions, batches, and what lies below retention."""

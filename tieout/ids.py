@@ -1,0 +1,135 @@
+"""Identity: every record's id is derived from what the record means, never drawn at random.
+
+In: the fields of a key (strings, integers) or columns of them. Out: 128-bit hashes as two ``uint64`` lanes,
+their hexadecimal text, and the partition of a customer. A key is a tuple hashed field by field: ``("a", "bc")``
+and ``("ab", "c")`` differ. The figures are part of the stored format, so nothing here may change between releases.
+
+Source: docs/semantics.md section 1 (identity); Kafka's murmur2 for the partition of a customer.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+U64 = np.uint64
+Lanes = npt.NDArray[np.uint64]
+"""Hashes of n keys: shape (n, 2), high lane first."""
+
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
+_C1, _C2, _C3, _C4 = U64(0x9E3779B97F4A7C15), U64(0xC2B2AE3D27D4EB4F), U64(0x165667B19E3779F9), U64(0xD6E8FEB86659FD93)
+_F1, _F2, _G1, _G2 = U64(0xFF51AFD7ED558CCD), U64(0xC4CEB9FE1A85EC53), U64(0xBF58476D1CE4E5B9), U64(0x94D049BB133111EB)
+_S33, _S30, _S27, _S31 = U64(33), U64(30), U64(27), U64(31)
+_HEX: Final = np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
+
+
+class EventKey(NamedTuple):
+    """The identity of a usage event within its customer."""
+
+    source: str
+    event_id: str
+
+
+def lanes(fields: Iterable[str | int | None]) -> tuple[int, int]:
+    """Hash one key; the same fields always give the same pair, and no two splits of a text collide."""
+    parts = []
+    for field in fields:
+        if field is None:
+            parts.append(b"n")
+        elif isinstance(field, int):
+            parts.append(b"i" + field.to_bytes(16, "little", signed=True))
+        else:
+            raw = field.encode()
+            parts += (b"s", len(raw).to_bytes(4, "little"), raw)
+    value = xxhash.xxh3_128_intdigest(b"".join(parts))
+    return value >> 64, value & _MASK
+
+
+def text(fields: Iterable[str | int | None]) -> str:
+    """The hash of one key as 32 hexadecimal digits."""
+    high, low = lanes(fields)
+    return f"{high:016x}{low:016x}"
+
+
+def of_rows(pairs: Iterable[tuple[int, int]]) -> Lanes:
+    """Pairs of lanes as an array."""
+    return np.array(list(pairs), U64).reshape(-1, 2)
+
+
+def of_strings(column: pa.Array) -> Lanes:
+    """Hash each string of a column (n rows -> n hashes); null hashes like the empty string's absence, all bits zero."""
+    if pa.types.is_dictionary(column.type):
+        words = of_strings(column.dictionary)
+        codes = column.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+        return np.vstack([words, np.zeros((1, 2), U64)])[codes]
+    raw = column.cast(pa.large_binary())
+    digest = xxhash.xxh3_128_digest  # one C call a row: no vectorised hash of strings is stable between releases
+    if raw.null_count:
+        return np.frombuffer(b"".join([bytes(16) if v is None else digest(v) for v in raw.to_pylist()]), "<u8").reshape(-1, 2)
+    return np.frombuffer(b"".join(map(digest, raw.to_pylist())), "<u8").reshape(-1, 2)
+
+
+def of_integers(values: npt.NDArray[np.int64]) -> Lanes:
+    """Spread integers over both lanes; one to one."""
+    x = values.astype(np.int64).view(U64)
+    out = np.empty((len(x), 2), U64)
+    out[:, 0] = _fmix(x ^ _C3)
+    out[:, 1] = _gmix(x + _C4)
+    return out
+
+
+def combine(left: Lanes, right: Lanes) -> Lanes:
+    """Hash the ordered pair of two hashes, row by row; with one side fixed it is one to one."""
+    left, right = np.broadcast_arrays(left, right)
+    out = np.empty(left.shape, U64)
+    a, b = left[:, 0], left[:, 1]
+    c, d = right[:, 0], right[:, 1]
+    high = _fmix(a ^ (c * _C1 + _C2))
+    low = _gmix(b + ((d ^ _C3) * _C4))
+    out[:, 0] = high + (low ^ _C2)
+    out[:, 1] = _gmix(low ^ (high * _C1))
+    return out
+
+
+def hexadecimal(hashes: Lanes) -> pa.Array:
+    """Hashes as a column of 32-digit strings."""
+    n = len(hashes)
+    raw = np.ascontiguousarray(hashes.byteswap()).view(np.uint8).reshape(n, 16)
+    data = np.ascontiguousarray(_HEX[raw])
+    offsets = np.arange(0, 32 * n + 1, 32, dtype=np.int32)
+    return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a customer: murmur2 as Kafka's own clients compute it, so that other producers agree."""
+    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _fmix(x: Lanes) -> Lanes:
+    x = (x ^ (x >> _S33)) * _F1
+    x = (x ^ (x >> _S33)) * _F2
+    return x ^ (x >> _S33)
+
+
+def _gmix(x: Lanes) -> Lanes:
+    x = (x ^ (x >> _S30)) * _G1
+    x = (x ^ (x >> _S27)) * _G2
+    return x ^ (x >> _S31)
+
+
+def _murmur2(data: bytes) -> int:
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    length = len(data)
+    h = 0x9747B28C ^ length
+    for at in range(0, length - length % 4, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * m & mask
+        k = (k ^ (k >> 24)) * m & mask
+        h = (h * m & mask) ^ k
+    tail = data[length - length % 4 :]
+    if tail:
+        h = (h ^ int.from_bytes(tail, "little")) * m & mask
+    h = (h ^ (h >> 13)) * m & mask
+    return h ^ (h >> 15)

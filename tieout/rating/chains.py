@@ -1,0 +1,283 @@
+"""Running quantities: what section 4's formula needs to know, kept by chain.
+
+A **chain** is one (contract, charge, group, billing period); with ``reset: contract_version`` one for each version,
+with ``reset: never`` one for all periods. A **term** of a chain is the events of one version (and period): its rank
+orders the terms, and ``B`` of a term is the sum of the terms of lower rank. The charge of a chain is the sum over the
+live terms of ``P(B + S) - P(B)``; where ``B`` covers no live event, nothing is subtracted.
+
+In: quantities (units of 10^-9) by chain and rank. Out: what each event changes, exact and signed. While events come
+in order of rank, ``B + S`` is the chain's total, so the columns hold only the top term and the total and the kernel
+prices a whole batch; lower terms stand beside, and whatever is out of order or too large for ``int64`` is done one by
+one by ``change``. Source: docs/semantics.md section 4 (the running quantity, telescoping).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tieout import wide
+from tieout.ids import Lanes, combine, of_integers
+from tieout.key_index import KeyIndex
+from tieout.rating.adjustments import Price
+from tieout.rating.kernel import PriceTable
+
+I64 = npt.NDArray[np.int64]
+_NONE: Final = -(2**63)
+_SAFE: Final = 2**62
+
+
+@dataclass(slots=True)
+class Term:
+    """The events of one version (and period) in a chain: their sum and how many are live."""
+
+    rank: int
+    quantity: int
+    live: int
+
+
+class Terms(NamedTuple):
+    """Terms as columns, one row each: the chain's key, the rank, the sum as decimal(38, 9), the live events."""
+
+    keys: Lanes
+    rank: I64
+    quantity: pa.Array
+    live: I64
+
+
+class Moved(NamedTuple):
+    """One term whose price moved."""
+
+    rank: int
+    amount: int
+
+
+class Priced(NamedTuple):
+    """The kernel's answer for a batch: amounts of the rows it priced, and the rows left to ``change``."""
+
+    done: npt.NDArray[np.bool_]
+    high: wide.U64
+    low: wide.U64
+
+
+class Chains:
+    """Running quantities of one partition."""
+
+    def __init__(self) -> None:
+        self.index = KeyIndex()
+        self._top = np.full(1024, _NONE, np.int64)
+        self._total, self._live = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
+        self._top_quantity, self._top_live = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
+        self._lower: dict[int, list[Term]] = {}
+        self._exact: dict[int, list[Term]] = {}  # chains too large for int64: all terms, in Python's integers
+        self._is_exact = np.zeros(1024, np.bool_)
+        self._changed: list[I64] = []
+        self._changed_lower: set[int] = set()
+
+    def rows(self, keys: Lanes) -> I64:
+        """The chain of each key, a new one where it was never seen."""
+        rows, _ = self.index.upsert(keys)
+        self._grow()
+        return rows
+
+    def row(self, high: int, low: int) -> int:
+        """The chain of one key."""
+        return int(self.rows(np.array([[high, low]], np.uint64))[0])
+
+    def price(self, table: PriceTable, chain: I64, rank: I64, number: I64, quantity: I64) -> Priced:
+        """Price what the kernel can of a batch's rows, in their order; the chains of the others are left untouched.
+
+        ``number`` is the row's price in the table (-1 where it has none), ``quantity`` 0 or more. A chain is priced
+        whole or not at all: one row that the kernel cannot do leaves all rows of its chain to ``change``.
+        """
+        order = np.argsort(chain, kind="stable")
+        c, r, q, p = chain[order], rank[order], quantity[order], number[order]
+        first = np.nonzero(np.r_[True, c[1:] != c[:-1]])[0] if len(c) else np.empty(0, np.int64)
+        sizes = np.diff(np.r_[first, len(c)])
+        group_chain = c[first]
+        falls = np.zeros(len(c), np.int64)
+        falls[1:] = (r[1:] < r[:-1]) & (c[1:] == c[:-1])
+        falls += (p < 0) | (q < 0)
+        falls[first] += r[first] < self._top[group_chain]
+        size_high = np.add.reduceat(q >> 32, first) + (self._total[group_chain] >> 32) + sizes if len(c) else first
+        good = (np.add.reduceat(falls, first) == 0) & (size_high < 2**29) & ~self._is_exact[group_chain] if len(c) else first
+        keep = np.repeat(good.astype(np.bool_), sizes)
+        if not keep.all():
+            order, c, r, q, p = order[keep], c[keep], r[keep], q[keep], p[keep]
+            first = np.nonzero(np.r_[True, c[1:] != c[:-1]])[0] if len(c) else np.empty(0, np.int64)
+            sizes = np.diff(np.r_[first, len(c)])
+            group_chain = c[first]
+        n = len(chain)
+        done, high, low = np.zeros(n, np.bool_), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+        if len(c):
+            done[order] = True
+            high[order], low[order] = self._telescope(table, c, r, q, p, first, sizes)
+        return Priced(done, high, low)
+
+    def _telescope(  # noqa: PLR0913 - the sorted columns of one batch
+        self, table: PriceTable, c: I64, r: I64, q: I64, p: I64, first: I64, sizes: I64
+    ) -> tuple[wide.U64, wide.U64]:
+        """Amounts of rows sorted by chain, each chain's ranks rising; the chains move on."""
+        group = c[first]
+        running = np.cumsum(q)  # may wrap; the differences within a chain are exact (bound checked by the caller)
+        after = running + np.repeat(self._total[group] - (running[first] - q[first]), sizes)
+        after_high, after_low = table.at(p, after)
+        before_high, before_low = np.empty_like(after_high), np.empty_like(after_low)
+        before_high[1:], before_low[1:] = after_high[:-1], after_low[:-1]
+        turn = np.zeros(len(c), np.bool_)
+        turn[1:] = p[1:] != p[:-1]
+        turn[first] = self._live[group] > 0
+        at = np.nonzero(turn)[0]
+        before_high[at], before_low[at] = table.at(p[at], after[at] - q[at])
+        fresh = first[self._live[group] == 0]
+        before_high[fresh], before_low[fresh] = 0, 0
+        self._advance(group, r, q, after, first, sizes)
+        return wide.subtract(after_high, after_low, before_high, before_low)
+
+    def _advance(self, group: I64, r: I64, q: I64, after: I64, first: I64, sizes: I64) -> None:  # noqa: PLR0913
+        last = first + sizes - 1
+        stays = (r[last] == self._top[group]) | ((self._top[group] == _NONE) & (r[first] == r[last]))
+        sums = after[last] - self._total[group]
+        for i in np.nonzero(~stays)[0].tolist():  # a version took over: seldom, so one by one
+            self._roll(int(group[i]), r[first[i] : last[i] + 1], q[first[i] : last[i] + 1])
+        s, g = np.nonzero(stays)[0], group[stays]
+        self._top[g] = r[last[s]]
+        self._top_quantity[g] += sums[s]
+        self._top_live[g] += sizes[s]
+        self._total[group] = after[last]
+        self._live[group] += sizes
+        self._changed.append(group)
+
+    def _roll(self, chain: int, ranks: I64, quantities: I64) -> None:
+        """Move the top term of a chain up through the ranks of its new rows."""
+        for rank, quantity in zip(ranks.tolist(), quantities.tolist(), strict=True):
+            if rank != self._top[chain]:
+                if self._top[chain] != _NONE:
+                    self._push(chain)
+                self._top[chain], self._top_quantity[chain], self._top_live[chain] = rank, 0, 0
+            self._top_quantity[chain] += quantity
+            self._top_live[chain] += 1
+
+    def _push(self, chain: int) -> None:
+        term = Term(int(self._top[chain]), int(self._top_quantity[chain]), int(self._top_live[chain]))
+        self._lower.setdefault(chain, []).append(term)
+        self._changed_lower.add(chain)
+
+    def terms(self, chain: int) -> list[Term]:
+        """The chain's terms by rank (copies)."""
+        if chain in self._exact:
+            return [Term(t.rank, t.quantity, t.live) for t in self._exact[chain]]
+        if self._top[chain] == _NONE:
+            return []
+        top = Term(int(self._top[chain]), int(self._top_quantity[chain]), int(self._top_live[chain]))
+        return [*(Term(t.rank, t.quantity, t.live) for t in self._lower.get(chain, ())), top]
+
+    def change(self, chain: int, rank: int, quantity: int, live: int, price_of: Callable[[int], Price]) -> list[Moved]:
+        """Add a signed quantity (and live events) to one term: its own move first, then every later term that moved.
+
+        ``price_of`` gives the price of a rank. The own term is always answered, also when its price stays.
+        """
+        terms = self.terms(chain)
+        before = {t.rank: v for t, v in zip(terms, values(terms, price_of, rank), strict=True)}
+        own = next((t for t in terms if t.rank == rank), None)
+        if own is None:
+            own = Term(rank, 0, 0)
+            terms = sorted([*terms, own], key=lambda t: t.rank)
+        own.quantity += quantity
+        own.live += live
+        after = values(terms, price_of, rank)
+        moved = [Moved(t.rank, v - before.get(t.rank, 0)) for t, v in zip(terms, after, strict=True) if t.rank >= rank]
+        self._store(chain, terms)
+        return [moved[0], *(m for m in moved[1:] if m.amount)]
+
+    def _store(self, chain: int, terms: list[Term]) -> None:
+        self._changed.append(np.array([chain], np.int64))
+        self._changed_lower.add(chain)
+        total = sum(t.quantity for t in terms)
+        if any(abs(x) >= _SAFE for x in (total, *(t.quantity for t in terms))):
+            self._exact[chain] = terms
+            self._is_exact[chain] = True
+            return
+        self._exact.pop(chain, None)
+        self._is_exact[chain] = False
+        *lower, top = terms
+        if lower:
+            self._lower[chain] = lower
+        self._top[chain], self._top_quantity[chain], self._top_live[chain] = top.rank, top.quantity, top.live
+        self._total[chain], self._live[chain] = total, sum(t.live for t in terms)
+
+    def take_changes(self) -> Terms:
+        """The terms changed since the last call, one row each: what a commit writes."""
+        rows = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int64)
+        odd = self._changed_lower | self._exact.keys()
+        several = [row for row in rows.tolist() if row in odd] if odd else []
+        self._changed, self._changed_lower = [], set()
+        return self._terms(rows, several)
+
+    def all_terms(self) -> Terms:
+        """Every term: what a full state writes."""
+        rows = np.arange(len(self.index), dtype=np.int64)
+        return self._terms(rows[(self._top[rows] != _NONE) | self._is_exact[rows]], sorted(self._lower.keys() | self._exact.keys()))
+
+    def _terms(self, rows: I64, several: list[int]) -> Terms:
+        plain = rows[~np.isin(rows, np.array(several, np.int64))] if several else rows
+        found = [(row, term) for row in several for term in self.terms(row)]
+        at = np.concatenate([plain, np.array([row for row, _ in found], np.int64)])
+        quantity = self._top_quantity[plain]
+        decimals = wide.decimals((quantity >> np.int64(63)).view(np.uint64), quantity.view(np.uint64), 38, 9)
+        return Terms(
+            np.stack([self.index.high[at], self.index.low[at]], axis=1),
+            np.concatenate([self._top[plain], np.array([t.rank for _, t in found], np.int64)]),
+            pa.concat_arrays([decimals, wide.decimals_of([t.quantity for _, t in found], 38, 9)]),
+            np.concatenate([self._top_live[plain], np.array([t.live for _, t in found], np.int64)]),
+        )
+
+    def restore(self, changes: Terms) -> None:
+        """Put back what was taken, in the order in which it was; the last row of a (chain, rank) is the one that counts."""
+        rows = self.rows(changes.keys)
+        pairs = KeyIndex().upsert(combine(changes.keys, of_integers(changes.rank)))[0]
+        last = np.zeros(len(pairs) and int(pairs.max()) + 1, np.int64)
+        last[pairs] = np.arange(len(pairs))
+        chain, rank, live = rows[last], changes.rank[last], changes.live[last]
+        taken = changes.quantity.take(pa.array(last))
+        quantity, fits = wide.narrow(taken)
+        single = fits & (abs(quantity) < _SAFE) & (np.bincount(chain, minlength=len(self.index))[chain] == 1)
+        at = chain[single]
+        self._top[at], self._top_quantity[at], self._top_live[at] = rank[single], quantity[single], live[single]
+        self._total[at], self._live[at] = quantity[single], live[single]
+        for row in self._lower.keys() & set(at.tolist()):
+            del self._lower[row]
+        others = np.nonzero(~single)[0].tolist()
+        exact = wide.integers(taken.take(pa.array(others, pa.int64())))
+        by_chain: dict[int, list[Term]] = {}
+        for i, units in zip(others, exact, strict=True):
+            by_chain.setdefault(int(chain[i]), []).append(Term(int(rank[i]), units or 0, int(live[i])))
+        for row, terms in by_chain.items():
+            self._store(row, sorted(terms, key=lambda t: t.rank))
+        self._changed, self._changed_lower = [], set()
+
+    def _grow(self) -> None:
+        have, want = len(self._top), len(self.index)
+        if want > have:
+            size = max(want, 2 * have)
+            self._top = np.concatenate([self._top, np.full(size - have, _NONE, np.int64)])
+            for name in ("_total", "_live", "_top_quantity", "_top_live"):
+                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(size - have, np.int64)]))
+            self._is_exact = np.concatenate([self._is_exact, np.zeros(size - have, np.bool_)])
+
+
+def values(terms: list[Term], price_of: Callable[[int], Price], from_rank: int) -> list[int]:
+    """The price of each term, ``P(B + S) - P(B)`` in 10^-12, 0 below ``from_rank``: those cannot move."""
+    out, below, live_below = [], 0, False
+    for term in terms:
+        value = 0
+        if term.live > 0 and term.rank >= from_rank:
+            price = price_of(term.rank)
+            value = price.at(below + term.quantity) - (price.at(below) if live_below else 0)
+        out.append(value)
+        below += term.quantity
+        live_below = live_below or term.live > 0
+    return out

@@ -1,0 +1,14 @@
+"""``dynamic``: the amount given in the event, times a multiplier; the running quantity is the sum of the amounts.
+
+Source: docs/semantics.md section 4.
+"""
+
+from fractions import Fraction
+
+from tieout.contracts import Dynamic
+from tieout.rating.curve import ZERO, Curve, Segment
+
+
+def curve(price: Dynamic) -> Curve:
+    """One open segment over the given amount."""
+    return (Segment(None, ZERO, ZERO, Fraction(price.multiplier)),)

@@ -1,0 +1,266 @@
+"""Rated records: the ids and columns of what was priced, whichever way it was.
+
+In: the rows that the kernel priced, as columns, and the rows that were priced one by one. Out: one table in the order
+of the batch's rows, an event's own record before the carries that follow from it, and the amounts by currency.
+
+``rated_id`` hashes (usage, contract, version, charge, billing period, cause), ``correlation_id`` (contract, charge,
+group, billing period). Source: docs/semantics.md section 1 (identity), docs/interfaces.md (rated usage).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tieout import ids, wide
+from tieout.ids import Lanes
+from tieout.period import Calendar
+from tieout.rating.chains import Priced
+from tieout.rating.rater import Row, group_lanes
+from tieout.rating.tariff import STATIC, Tariffs
+
+I64 = npt.NDArray[np.int64]
+KINDS: Final = ("usage", "reprice", "correction", "carry")
+_KEY: Final = pa.struct([pa.field("source", pa.string(), nullable=False), pa.field("id", pa.string(), nullable=False)])
+_CAUSE: Final = pa.struct([
+    pa.field("kind", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+    pa.field("ref", pa.string()),
+    pa.field("ref_source", pa.string()),
+    pa.field("from_version", pa.int32()),
+    pa.field("to_version", pa.int32()),
+])
+_CAUSES: Final = {kind: ids.lanes(("cause", kind)) for kind in KINDS}
+NO_GROUP: Final = ids.of_rows([(0, 0)])
+
+
+class Rated(NamedTuple):
+    """Rated records (all fields but ``batch_id``), and the sum of their amounts by currency in 10^-12."""
+
+    table: pa.Table
+    amounts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Fast:
+    """Rows for the kernel: ``index`` into the batch's events, ``row`` their place in the log, one entry a row."""
+
+    index: I64
+    row: I64
+    keys: Lanes
+    time: I64
+    tariff: I64
+    start: I64
+    label: pa.Array
+    chain_keys: Lanes
+    correlation: Lanes
+    amount: pa.Array | None = None
+    counted: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, tariffs: Tariffs, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":  # noqa: PLR0913
+        """Place the rows in their billing periods and chains."""
+        columns = tariffs.charges
+        if not len(index):
+            empty = np.empty(0, np.int64)
+            return cls(index, row, keys, time, tariff, empty, pa.array([], pa.string()), keys, keys)
+        start, label = _periods(columns.calendars, columns.numbers("calendar", tariff), time)
+        period = ids.of_integers(start)
+        correlation = ids.combine(ids.combine(columns.lanes("correlation", tariff), NO_GROUP), period)
+        chain = ids.combine(ids.combine(columns.lanes("chain", tariff), NO_GROUP), period)
+        return cls(index, row, keys, time, tariff, start, label, chain, correlation)
+
+    def priced(self, priced: Priced, counted: npt.NDArray[np.bool_]) -> "Fast":
+        """Keep the rows that the kernel priced, with their amounts."""
+        done = priced.done
+        amount = wide.decimals(priced.high[done], priced.low[done], 38, 12)
+        if done.all():
+            return replace(self, amount=amount, counted=counted)
+        at = np.nonzero(done)[0]
+        return Fast(
+            self.index[at], self.row[at], self.keys[at], self.time[at], self.tariff[at], self.start[at],
+            self.label.take(pa.array(at)), self.chain_keys[at], self.correlation[at], amount, counted[at],
+        )
+
+
+def _periods(calendars: list[Calendar], code: I64, time: I64) -> tuple[I64, pa.Array]:
+    """The start and label of each row's billing period."""
+    start, label = np.empty(len(time), np.int64), np.empty(len(time), np.int32)
+    words: dict[str, int] = {}
+    for number in np.unique(code).tolist():
+        at = np.nonzero(code == number)[0]
+        periods = calendars[number].spanning(int(time[at].min()), int(time[at].max()))
+        starts = np.array([p.start_us for p in periods], np.int64)
+        names = np.array([words.setdefault(p.label, len(words)) for p in periods], np.int32)
+        place = np.searchsorted(starts, time[at], side="right") - 1
+        start[at], label[at] = starts[place], names[place]
+    return start, pa.DictionaryArray.from_arrays(pa.array(label), pa.array(list(words), pa.string()))
+
+
+def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast, singles: list[Row]) -> Rated:
+    """All rated records of a batch, in the order of its rows."""
+    tariffs.charges.refresh()
+    tables = []
+    order = []
+    if len(fast.index):
+        tables.append(_fast_table(tariffs, events, fast))
+        order.append(fast.row)
+    if singles:
+        tables.append(_single_table(tariffs, singles))
+        order.append(np.array([row.row for row in singles], np.int64))
+    if not tables:
+        return Rated(_empty(), {})
+    if len(tables) == 1:
+        rows = order[0]
+        table = tables[0]
+        if (np.diff(rows) < 0).any():
+            table = table.take(pa.array(np.argsort(rows, kind="stable")))
+    else:
+        plain = [_plain(table) for table in tables]
+        table = pa.concat_tables(plain).take(pa.array(np.argsort(np.concatenate(order), kind="stable")))
+    return Rated(table, _amounts(table))
+
+
+def _fast_table(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast) -> pa.Table:
+    n, columns = len(fast.index), tariffs.charges
+    chosen = events if n == events.num_rows else events.take(pa.array(fast.index))
+    period = ids.of_integers(fast.start)
+    usage = ids.combine(fast.keys, columns.lanes("identity", fast.tariff))
+    rated = ids.combine(ids.combine(usage, period), ids.of_rows([_CAUSES["usage"]]))
+    quantity = chosen["quantity"]
+    if fast.counted is not None and fast.counted.any():
+        high, low = wide.lanes_of(quantity)
+        quantity = wide.decimals(np.where(fast.counted, 0, high).astype(np.uint64), np.where(fast.counted, 10**9, low).astype(np.uint64), 28, 9)
+    cause = pa.StructArray.from_arrays(
+        [_constant("usage", n), pa.nulls(n, pa.string()), pa.nulls(n, pa.string()), pa.nulls(n, pa.int32()), pa.nulls(n, pa.int32())],
+        fields=list(_CAUSE),
+    )
+    source = chosen["source"]
+    return pa.table({
+        "rated_id": ids.hexadecimal(rated),
+        "correlation_id": ids.hexadecimal(fast.correlation),
+        "usage": pa.StructArray.from_arrays([source, chosen["id"]], names=["source", "id"]),
+        "cause": cause,
+        **{name: columns.words(name, fast.tariff) for name in STATIC},
+        "contract_version": pa.array(columns.numbers("version", fast.tariff).astype(np.int32)),
+        "group": pa.nulls(n, pa.list_(pa.string())),
+        "billing_period": fast.label,
+        "time": chosen["time"],
+        "quantity": quantity,
+        "amount": fast.amount,
+    })
+
+
+def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
+    columns = tariffs.charges
+    number = np.array([row.tariff.number for row in rows], np.int64)
+    rated = _ids(tariffs, rows)
+    correlation = ids.of_rows(columns.lanes("correlation", number).tolist())
+    correlation = ids.combine(correlation, ids.of_rows([group_lanes(row.group) for row in rows]))
+    correlation = ids.combine(correlation, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
+    names = ids.hexadecimal(rated)
+    parents = _parents(tariffs, rows)
+    refs = [row.ref.event_id if row.ref else parent for row, parent in zip(rows, parents, strict=True)]
+    cause = pa.StructArray.from_arrays(
+        [
+            pa.array([KINDS.index(row.cause) for row in rows], pa.int32()),
+            pa.array(refs, pa.string()),
+            pa.array([row.ref.source if row.ref else None for row in rows], pa.string()),
+            pa.nulls(len(rows), pa.int32()),
+            pa.nulls(len(rows), pa.int32()),
+        ],
+        names=["kind", "ref", "ref_source", "from_version", "to_version"],
+    )
+    kind = pa.DictionaryArray.from_arrays(cause.field("kind"), pa.array(KINDS))
+    cause = pa.StructArray.from_arrays([kind, *(cause.field(i) for i in range(1, 5))], fields=list(_CAUSE))
+    usage = pa.StructArray.from_arrays(
+        [pa.array([row.key.source for row in rows]), pa.array([row.key.event_id for row in rows])], names=["source", "id"]
+    )
+    return pa.table({
+        "rated_id": names,
+        "correlation_id": ids.hexadecimal(correlation),
+        "usage": usage,
+        "cause": cause,
+        **{name: columns.words(name, number) for name in STATIC},
+        "contract_version": pa.array(columns.numbers("version", number).astype(np.int32)),
+        "group": pa.array([None if row.group is None else list(row.group) for row in rows], pa.list_(pa.string())),
+        "billing_period": pa.array([row.period.label for row in rows]),
+        "time": pa.array([row.time for row in rows], pa.int64()).cast(pa.timestamp("us", "UTC")),
+        "quantity": wide.decimals_of([row.quantity for row in rows], 28, 9),
+        "amount": wide.decimals_of([row.amount for row in rows], 38, 12),
+    })
+
+
+def _ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
+    """The rated ids of single rows: first what events and corrections caused, then the carries that follow."""
+    base = _bases(tariffs, rows)
+    causes = []
+    parents = [row.parent for row in rows if row.parent is not None]
+    known = dict(zip(map(id, parents), _own_ids(tariffs, parents).tolist(), strict=True)) if parents else {}
+    for row in rows:
+        if row.parent is not None:
+            causes.append(tuple(ids.combine(ids.of_rows([_CAUSES["carry"]]), ids.of_rows([known[id(row.parent)]]))[0].tolist()))
+        else:
+            causes.append(_own_cause(row))
+    return ids.combine(base, ids.of_rows(causes))
+
+
+def _own_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
+    return ids.combine(_bases(tariffs, rows), ids.of_rows([_own_cause(row) for row in rows]))
+
+
+def _own_cause(row: Row) -> tuple[int, int]:
+    return ids.lanes(("cause", row.cause, *row.ref)) if row.ref else _CAUSES[row.cause]
+
+
+def _bases(tariffs: Tariffs, rows: list[Row]) -> Lanes:
+    number = np.array([row.tariff.number for row in rows], np.int64)
+    customer = pa.array([row.tariff.contract.customer_id for row in rows])
+    source, name = pa.array([row.key.source for row in rows]), pa.array([row.key.event_id for row in rows])
+    keys = ids.combine(ids.of_strings(customer), ids.combine(ids.of_strings(source), ids.of_strings(name)))
+    usage = ids.combine(keys, tariffs.charges.lanes("identity", number))
+    return ids.combine(usage, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
+
+
+def _parents(tariffs: Tariffs, rows: list[Row]) -> list[str | None]:
+    parents = [row.parent for row in rows if row.parent is not None]
+    names = iter(ids.hexadecimal(_own_ids(tariffs, parents)).to_pylist() if parents else ())
+    return [next(names) if row.parent is not None else None for row in rows]
+
+
+def _constant(word: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([word]))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary columns as strings, so that tables of one batch can be put together."""
+    columns = {
+        name: table[name].cast(pa.string()) if pa.types.is_dictionary(table.schema.field(name).type) else table[name]
+        for name in table.column_names
+        if name != "cause"
+    }
+    cause = table["cause"].combine_chunks()
+    kind = cause.field("kind").cast(pa.string())
+    columns["cause"] = pa.StructArray.from_arrays(
+        [kind, *(cause.field(i) for i in range(1, 5))], names=[field.name for field in _CAUSE]
+    )
+    return pa.table({name: columns[name] for name in table.column_names})
+
+
+def _amounts(table: pa.Table) -> dict[str, int]:
+    """The exact sum of the amounts of each currency."""
+    currency = table["currency"].combine_chunks()
+    encoded = currency if pa.types.is_dictionary(currency.type) else currency.dictionary_encode()
+    high, low = wide.lanes_of(table["amount"].combine_chunks())
+    codes = encoded.indices.to_numpy()
+    out = {}
+    for code, name in enumerate(encoded.dictionary.to_pylist()):
+        at = codes == code
+        if at.any():
+            out[name] = wide.total(high[at], low[at])
+    return out
+
+
+def _empty() -> pa.Table:
+    return pa.table({"rated_id": pa.array([], pa.string())})

@@ -1,0 +1,206 @@
+"""Usage events as the domain sees them: columns for the kernels, one frozen record for what is done one by one.
+
+In: a decoded batch in ``EVENTS``. Out: which rows are out of range or time (with a reason code, the field's path and
+what to do), the partition's clock at each row, and the two hashes of a row: its identity and its content digest.
+Source: docs/semantics.md sections 1 (the clock) and 2 (the order of checks, the content digest).
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tieout import ids, wide
+from tieout.ids import EventKey, Lanes
+
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+_KEY = pa.struct([("source", pa.string()), ("id", pa.string())])
+EVENTS: Final = pa.schema([
+    ("id", pa.string()),
+    ("source", pa.string()),  # with id the identity
+    ("customer_id", pa.string()),
+    ("meter", pa.string()),
+    ("time", pa.timestamp("us", "UTC")),  # event time
+    ("quantity", pa.decimal128(28, 9)),  # null only for a void
+    ("attributes", pa.map_(pa.string(), pa.string())),
+    ("contract_id", pa.string()),  # null: the only match
+    ("amount", pa.decimal128(38, 12)),  # for dynamic prices
+    ("corrects", _KEY),
+    ("voids", _KEY),
+])
+NO_CLOCK: Final = -(2**62)
+EARLIEST: Final = 0  # 1970-01-01
+LATEST: Final = 253_402_300_800_000_000  # 10000-01-01
+QUANTITY_LIMIT: Final = 10**28
+
+
+class Rejected(NamedTuple):
+    """Why one row was rejected: its place in the batch, a reason of the closed list, and what to do."""
+
+    row: int
+    reason: str
+    message: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """One usage event. Quantity in 10^-9, amount in 10^-12, instants in UTC microseconds."""
+
+    key: EventKey
+    customer_id: str
+    meter: str
+    time: int
+    quantity: int | None
+    attributes: dict[str, str]
+    contract_id: str | None
+    amount: int | None
+    corrects: EventKey | None
+    voids: EventKey | None
+    position: int
+
+    @property
+    def original(self) -> EventKey | None:
+        """The event that this one corrects or voids."""
+        return self.corrects or self.voids
+
+    def lanes(self) -> tuple[int, int]:
+        """The identity's hash."""
+        return key_lanes(self.key)
+
+
+def key_lanes(key: EventKey) -> tuple[int, int]:
+    """The hash of one identity; the same as ``identities`` gives for a column."""
+    pair = identities(pa.array([key.source]), pa.array([key.event_id]))
+    return int(pair[0, 0]), int(pair[0, 1])
+
+
+def identities(source: pa.Array, event_id: pa.Array) -> Lanes:
+    """The hash of (source, id), row by row."""
+    return ids.combine(ids.of_strings(pc.dictionary_encode(source)), ids.of_strings(event_id))
+
+
+def clocks(start: int, time: I64, record_time: I64, counts: Mask) -> I64:
+    """The partition's clock at each row: the largest ``min(event time, record time)`` of the counted rows so far."""
+    if not len(time):
+        return time
+    steps = np.where(counts, np.minimum(time, record_time), NO_CLOCK)
+    steps[0] = max(int(steps[0]), start)
+    return np.maximum.accumulate(steps)
+
+
+def content_digests(events: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+    """64 bits over what an event says besides its identity: resolved fields in a fixed order, decimals normalised.
+
+    Map entries enter by a sum over their hashes, so their order does not matter; a field that is null adds nothing,
+    so a field added later counts only where it is given.
+    """
+    quantity_high, quantity_low = wide.lanes_of(events["quantity"])
+    given = events["quantity"].is_valid().to_numpy(zero_copy_only=False)
+    words = np.stack([np.where(given, quantity_high, 0), np.where(given, quantity_low, 1 << 63)], axis=1)
+    time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
+    digest = ids.combine(ids.of_integers(time), words.astype(np.uint64))
+    digest = ids.combine(digest, ids.of_strings(_encoded(events["customer_id"])))
+    digest = ids.combine(digest, ids.of_strings(_encoded(events["meter"])))
+    out = digest[:, 0] + _map_sums(events["attributes"])
+    for place, name in enumerate(("contract_id", "amount", "corrects", "voids")):
+        column = events[name]
+        if column.null_count < len(column):
+            out = out + _rare(column, place)
+    return out
+
+
+def _encoded(column: pa.Array) -> pa.Array:
+    return column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+
+
+def _map_sums(column: pa.MapArray) -> npt.NDArray[np.uint64]:
+    offsets = column.offsets.to_numpy()
+    first, last = int(offsets[0]), int(offsets[-1])
+    keys = ids.of_strings(pc.dictionary_encode(column.keys.slice(first, last - first)))
+    values = ids.of_strings(pc.dictionary_encode(column.items.slice(first, last - first)))
+    entries = np.append(ids.combine(keys, values)[:, 0], np.uint64(0))
+    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(entries, dtype=np.uint64)])
+    return running[offsets[1:] - first] - running[offsets[:-1] - first]
+
+
+def _rare(column: pa.Array, place: int) -> npt.NDArray[np.uint64]:
+    """Fields that most events lack: hashed one by one, zero where null."""
+    out = np.zeros(len(column), np.uint64)
+    for row in np.nonzero(column.is_valid().to_numpy(zero_copy_only=False))[0].tolist():
+        value = column[row].as_py()
+        parts = tuple(value.values()) if isinstance(value, dict) else (str(value.normalize()) if hasattr(value, "normalize") else value,)
+        out[row] = ids.lanes((place, *parts))[0]
+    return out
+
+
+def out_of_range(events: pa.RecordBatch, rows: I64) -> tuple[Mask, list[Rejected]]:
+    """Rows whose fields are missing or impossible, whatever the contracts say; ``rows`` are their places."""
+    n = events.num_rows
+    bad = np.zeros(n, np.bool_)
+    rejected: list[Rejected] = []
+
+    def reject(mask: Mask, reason: str, path: str, message: str) -> None:
+        for i in np.nonzero(mask & ~bad)[0].tolist():
+            rejected.append(Rejected(int(rows[i]), reason, message, path))
+        bad[mask] = True
+
+    for name in ("id", "source", "customer_id", "meter"):
+        length = pc.binary_length(events[name]) if not pa.types.is_dictionary(events[name].type) else None
+        empty = _mask(pc.equal(length, 0)) if length is not None else _mask(pc.equal(events[name].cast(pa.string()), ""))
+        if empty.any():
+            reject(empty, "field_missing", name, f"'{name}' is empty; every usage event needs it")
+    time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
+    reject((time < EARLIEST) | (time >= LATEST), "field_invalid", "time", "'time' must lie in the years 1970 to 9999")
+    corrects, voids = _given(events["corrects"]), _given(events["voids"])
+    quantity = _given(events["quantity"])
+    reject(~quantity & ~voids, "field_missing", "quantity", "'quantity' is required unless 'voids' is given")
+    if corrects.any() or voids.any():
+        reject(corrects & voids, "field_invalid", "corrects", "an event either corrects or voids another; split it in two")
+    if _given(events["amount"]).any():
+        negative = wide.lanes_of(events["amount"])[0] >> np.uint64(63) == 1
+        reject(negative & _given(events["amount"]), "field_invalid", "amount", "'amount' is negative; void the event instead")
+    return bad, rejected
+
+
+def _given(column: pa.Array) -> Mask:
+    if column.null_count == 0:
+        return np.ones(len(column), np.bool_)
+    if column.null_count == len(column):
+        return np.zeros(len(column), np.bool_)
+    return _mask(column.is_valid())
+
+
+def _mask(column: pa.Array) -> Mask:
+    return column.fill_null(False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def negative(events: pa.RecordBatch) -> Mask:
+    """Rows with a quantity below 0."""
+    if events.num_rows == 0:
+        return np.zeros(0, np.bool_)
+    return (wide.lanes_of(events["quantity"])[0] >> np.uint64(63) == 1) & _given(events["quantity"])
+
+
+def records(events: pa.RecordBatch, positions: I64) -> list[UsageEvent]:
+    """Rows as single events: for what cannot be done by columns."""
+    quantities, amounts = wide.integers(events["quantity"]), wide.integers(events["amount"])
+    times = events["time"].cast(pa.int64()).to_pylist()
+    columns = [events[name].to_pylist() for name in ("source", "id", "customer_id", "meter", "contract_id", "attributes", "corrects", "voids")]
+    return [
+        UsageEvent(
+            EventKey(source, event_id), customer, meter, time, quantity, dict(attributes or ()), contract, amount,
+            _key(corrects), _key(voids), position,
+        )
+        for source, event_id, customer, meter, contract, attributes, corrects, voids, time, quantity, amount, position in zip(
+            *columns, times, quantities, amounts, positions.tolist(), strict=True
+        )
+    ]
+
+
+def _key(value: dict[str, str] | None) -> EventKey | None:
+    return None if value is None else EventKey(value["source"], value["id"])
