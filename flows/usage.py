@@ -7,7 +7,7 @@ commit failed is thrown away; the next start restores. Source: docs/architecture
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -78,7 +78,7 @@ class UsageCell:
     _rated: RatedIndex = field(init=False)
     _delta_bytes: int = 0
     _full_bytes: int = 0
-    on_commit: Any = None
+    on_commit: Callable[[Token], None] | None = None
 
     def __post_init__(self) -> None:
         self._contracts = TopicReader(self.root, topics.CONTRACTS, self.partition)
@@ -98,6 +98,10 @@ class UsageCell:
         """The next usage record to read."""
         return self.token.positions.get(topics.USAGE, 0)
 
+    def close(self) -> None:
+        """Give the partition up."""
+        self.writer.close()
+
     def _restore(self) -> None:
         last = _last_token(self.root, self.partition)
         if last is None:
@@ -105,9 +109,13 @@ class UsageCell:
         self.token = last
         state = self.state
         state.clock = last.clock
+        gc.disable()
+        self._contracts.refresh()
         known = self._read_contracts(0, last.positions.get(topics.CONTRACTS, 0))
         for version in known:
             state.take_known(version)
+        gc.freeze()
+        gc.enable()
         blobs = _all_records(TopicReader(self.root, STATE, self.partition))
         usage_state.restore(state, ((key.decode(), value) for key, value in blobs), max(last.clock, 0))
         for _, value in _all_records(TopicReader(self.root, SEEN, self.partition)):
@@ -125,6 +133,9 @@ class UsageCell:
         if end <= start:
             return []
         records = self._contracts.read(start, end - start)
+        if records.num_rows != end - start:
+            msg = f"{topics.CONTRACTS}, partition {self.partition}: records {start + records.num_rows} to {end - 1} are missing under {self.root}; restore the folder from a backup"
+            raise ValueError(msg)
         decoded = codecs.own("contract_version").decode(records["value"])
         if decoded.rejected:
             msg = f"{topics.CONTRACTS}, partition {self.partition}, record {start + decoded.rejected[0].row}: {decoded.rejected[0].message}"

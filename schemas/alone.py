@@ -13,7 +13,8 @@ from fastavro.read import SchemaResolutionError
 
 from schemas.catalog import Avro
 from schemas.names import collect, full, kind_of
-from schemas.plan import column_of, decimal_of, least_bytes
+from schemas.plan import column_of, decimal_of
+from schemas.skip import least_bytes
 
 _FAILURES: Final = (
     EOFError, ValueError, LookupError, TypeError, OverflowError, MemoryError, SchemaResolutionError, pa.ArrowException,
@@ -84,7 +85,11 @@ def _bounded(avro: Avro, named: dict[str, Avro], inside: tuple[str, ...]) -> boo
             return True
 
 
-def _raised(value: Any, avro: Avro, named: dict[str, Avro]) -> Any:  # noqa: ANN401 - a record of any schema
+def _raised(  # noqa: PLR0911 - one line a type
+    value: Any,  # noqa: ANN401 - a record of any schema
+    avro: Avro,
+    named: dict[str, Avro],
+) -> Any:  # noqa: ANN401 - a record of any schema
     """A record with its decimals as decimals."""
     avro = full(avro, named)
     if value is None:

@@ -65,7 +65,10 @@ def load(name: str) -> Schema:
     pinned = _lock().get(name)
     avro = json.loads(text)
     if pinned is None or pinned["fingerprint"] != fingerprint(avro):
-        msg = f"schemas/avro/{name}.avsc is not the schema that schemas/lock.json pins; run 'python -m schemas.catalog' and review the change"
+        msg = (
+            f"schemas/avro/{name}.avsc is not the schema that schemas/lock.json pins; "
+            "write the output of 'python -m schemas.catalog' to it and review the change"
+        )
         raise CatalogError(msg)
     return Schema(name, SUBJECTS[name], pinned["id"], avro)
 
@@ -118,20 +121,29 @@ _LOGICAL: Final = {
 
 def arrow_type(avro: Avro, named: dict[str, Avro]) -> pa.DataType:
     """The Arrow type of an Avro type; CatalogError for what has none (unions other than with null)."""
+    return _typed(avro, named, ())
+
+
+def _typed(avro: Avro, named: dict[str, Avro], inside: tuple[str, ...]) -> pa.DataType:
+    """The same, within records of these names."""
     kind = avro["type"] if isinstance(avro, dict) else avro
     if isinstance(kind, list):
-        return arrow_type(non_null(kind), named)
+        return _typed(non_null(kind), named, inside)
     if isinstance(kind, dict):
-        return arrow_type(kind, named)
+        return _typed(kind, named, inside)
+    if kind in inside:
+        msg = f"record {kind} contains itself; columns have a fixed depth"
+        raise CatalogError(msg)
     if kind in named:
-        return arrow_type(named[kind], named)
+        return _typed(named[kind], named, inside)
     if isinstance(avro, dict):
         if "name" in avro:
             named[avro["name"]] = avro
+            inside = (*inside, avro["name"])
         logical = _logical(avro, kind)
         if logical is not None:
             return logical
-    return _complex(avro, kind, named)
+    return _complex(avro, kind, named, inside)
 
 
 def _logical(avro: Avro, kind: str) -> pa.DataType | None:
@@ -141,16 +153,19 @@ def _logical(avro: Avro, kind: str) -> pa.DataType | None:
     return _LOGICAL.get((kind, name))
 
 
-def _complex(avro: Avro, kind: str, named: dict[str, Avro]) -> pa.DataType:
+def _complex(avro: Avro, kind: str, named: dict[str, Avro], inside: tuple[str, ...]) -> pa.DataType:
+    def field(name: str, inner: Avro) -> pa.Field:
+        return pa.field(name, _typed(inner, named, inside), nullable=nullable(inner))
+
     match kind:
         case "record" | "error":
-            return pa.struct([pa.field(f["name"], arrow_type(f["type"], named), nullable=nullable(f["type"])) for f in avro["fields"]])
+            return pa.struct([field(entry["name"], entry["type"]) for entry in avro["fields"]])
         case "enum":
             return pa.dictionary(pa.int32(), pa.string())
         case "array":
-            return pa.list_(pa.field("item", arrow_type(avro["items"], named), nullable=nullable(avro["items"])))
+            return pa.list_(field("item", avro["items"]))
         case "map":
-            return pa.map_(pa.string(), pa.field("value", arrow_type(avro["values"], named), nullable=nullable(avro["values"])))
+            return pa.map_(pa.string(), field("value", avro["values"]))
         case "fixed":
             return pa.binary(avro["size"])
         case _:
@@ -175,7 +190,7 @@ def non_null(union: list[Avro]) -> Avro:
 
 
 def lock() -> str:
-    """The text of ``lock.json`` for the schemas as they are: known ids stay, new schemas take the next."""
+    """Build the text of ``lock.json`` for the schemas as they are: known ids stay, new schemas take the next."""
     pinned = dict(_lock()) if files("schemas").joinpath("lock.json").is_file() else {}
     following = max((entry["id"] for entry in pinned.values()), default=10) + 1
     for name in names():

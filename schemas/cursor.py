@@ -281,4 +281,5 @@ def too_large(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], limit: 
     size_low = np.where(below, ~low + U64(1), low)
     size_high = np.where(below, ~high + (size_low == 0), high)
     top, bottom = U64(limit >> 64), U64(limit & (2**64 - 1))
-    return (size_high > top) | ((size_high == top) & (size_low >= bottom))
+    wrong: Mask = (size_high > top) | ((size_high == top) & (size_low >= bottom))
+    return wrong

@@ -221,7 +221,8 @@ def _whole(wanted: pa.DataType, path: str) -> Write:
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         numbers = _cast(column, wanted, path).view(store)
-        value = np.frombuffer(numbers.buffers()[1], store.to_pandas_dtype(), len(numbers), numbers.offset * store.bit_width // 8)
+        offset = numbers.offset * store.bit_width // 8
+        value = np.frombuffer(numbers.buffers()[1], store.to_pandas_dtype(), len(numbers), offset)
         return [_masked(pool, pool.longs(value.astype(np.int64)), mask)]
 
     return write
@@ -307,8 +308,8 @@ def _decimal(avro: Avro, wanted: pa.DataType, path: str) -> Write:
 def _sized(pool: Pool, limbs: npt.NDArray[np.uint64], size: int) -> I64:
     """Big-endian two's complement of a fixed number of bytes, the sign in front."""
     whole = np.ascontiguousarray(limbs[:, ::-1]).byteswap().view(np.uint8).reshape(-1, 16)
-    if size > 16:  # noqa: PLR2004 - the bytes of a decimal128
-        sign = np.where(whole[:, :1] > 127, 255, 0).astype(np.uint8)  # noqa: PLR2004 - the sign bit
+    if size > 16:
+        sign = np.where(whole[:, :1] > 127, 255, 0).astype(np.uint8)
         whole = np.concatenate([np.repeat(sign, size - 16, axis=1), whole], axis=1)
     end = np.arange(1, len(whole) + 1) * whole.shape[1]
     return pool.rows(whole.ravel(), end - size, end)

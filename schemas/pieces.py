@@ -26,7 +26,7 @@ def varint(value: int) -> bytes:
     """One number as a zigzag varint."""
     rest = (value << 1) ^ (value >> 63)
     out = bytearray()
-    while rest > 127:  # noqa: PLR2004 - seven bits a byte
+    while rest > 127:
         out.append(rest & 127 | 128)
         rest >>= 7
     out.append(rest)
@@ -42,7 +42,7 @@ class Pool:
     EMPTY: Final = 0
 
     def __init__(self) -> None:
-        self._raw: list[bytes | memoryview | npt.NDArray[np.uint8]] = []
+        self._raw: list[bytes | memoryview] = []
         self._offsets: list[I64] = [np.zeros(1, np.int64)]
         self._size = 0
         self._count = 0
@@ -50,12 +50,12 @@ class Pool:
         self._small: int | None = None
         self.add(b"", np.zeros(2, np.int64))
 
-    def add(self, raw: "bytes | memoryview | npt.NDArray[np.uint8]", offsets: I64) -> int:
+    def add(self, raw: bytes | memoryview, offsets: I64) -> int:
         """Take over runs that lie one after the other; answers the number of the first one."""
         first = self._count
         self._offsets.append(offsets + self._size if self._size else offsets)
         self._raw.append(raw)
-        self._size += raw.nbytes if isinstance(raw, np.ndarray | memoryview) else len(raw)
+        self._size += len(raw)
         self._count += len(offsets)
         return first
 
@@ -70,11 +70,13 @@ class Pool:
         """One run per row, at rising places of a buffer that may have gaps between them."""
         offsets = np.empty(2 * len(begin), np.int64)
         offsets[0::2], offsets[1::2] = begin, end
-        return np.arange(len(begin)) * 2 + self.add(raw, offsets)
+        first = self.add(raw.data, offsets)
+        numbers: I64 = np.arange(first, first + 2 * len(begin), 2)
+        return numbers
 
     def longs(self, value: I64) -> I64:
         """Zigzag varints of up to 64 bits."""
-        if len(value) and 0 <= int(value.min()) and int(value.max()) < _SMALL:
+        if len(value) and int(value.min()) >= 0 and int(value.max()) < _SMALL:
             if self._small is None:
                 sizes = np.cumsum([0, *map(len, _SMALL_VARINTS)])
                 self._small = self.add(b"".join(_SMALL_VARINTS), sizes)
@@ -94,7 +96,7 @@ class Pool:
         return self.rows(raw.ravel(), begin, begin + size)
 
     def decimals(self, high: U64s, low: U64s) -> I64:
-        """Length-prefixed two's complement, big-endian, as short as fastavro writes it (bits of the size, and a sign)."""
+        """Length-prefixed two's complement, big-endian, as short as fastavro writes it: bits and a sign."""
         below = high >> _U64(63) == 1
         size_low = np.where(below, ~low + _U64(1), low)
         size_high = np.where(below, ~high + (size_low == 0), high)
@@ -103,7 +105,7 @@ class Pool:
             width += size_low >= _U64(1 << (8 * i - 1))
         wide = size_high > 0
         words = 1
-        if bool(wide.any()) or bool((width > 8).any()):  # noqa: PLR2004 - bytes in a word
+        if bool(wide.any()) or bool((width > 8).any()):
             words = 2
             wider = np.full(len(low), 9, np.int64)
             for i in range(1, 9):
@@ -112,7 +114,7 @@ class Pool:
         span = 8 * words + 1
         raw = np.empty((len(low), span), np.uint8)
         raw[:, span - 8 :] = low.byteswap().view(np.uint8).reshape(-1, 8)
-        if words == 2:  # noqa: PLR2004 - both words
+        if words == 2:
             raw[:, 1:9] = high.byteswap().view(np.uint8).reshape(-1, 8)
         end = np.arange(1, len(low) + 1) * span
         flat = raw.ravel()

@@ -8,7 +8,7 @@ and breaks only the rows that meet it where it is one branch of a union.
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,7 @@ from schemas.catalog import Avro
 from schemas.cursor import Cursor, Fault
 from schemas.names import full, kind_of
 from schemas.readers import NUMBERS, Read, SchemaMismatch
-
-Skip = Callable[[Cursor, int], None]
-"""Passes over a value; the number is how deep it is nested."""
-
-DEPTH: Final = 64
+from schemas.skip import Skip, least_bytes, skip_of
 
 
 class Names(NamedTuple):
@@ -34,21 +30,18 @@ class Names(NamedTuple):
 
 def record(writer: Avro, reader: Avro, names: Names, path: str) -> Callable[[Cursor], list[pa.Array]]:
     """Read the writer's fields in its order; answer the reader's columns in the reader's."""
-    theirs = {field["name"] for field in writer["fields"]}
-    sources: dict[str, int] = {}
-    defaults: list[tuple[int, pa.Array]] = []
-    for place, field in enumerate(reader["fields"]):
-        source = next((name for name in (field["name"], *field.get("aliases", ())) if name in theirs), None)
-        if source is None:
-            defaults.append((place, _default(field, names, path)))
-        else:
-            sources[source] = place
+    sources = _sources(writer, reader)
+    defaults = [
+        (place, _default(field, names, path))
+        for place, field in enumerate(reader["fields"])
+        if place not in sources.values()
+    ]
     steps: list[tuple[str, int, Read | None, Skip | None]] = []
     for field in writer["fields"]:
         here = f"{path}.{field['name']}" if path else field["name"]
         place = sources.get(field["name"], -1)
         if place < 0:
-            steps.append((here, place, None, _skip(field["type"], names, {})))
+            steps.append((here, place, None, skip_of(field["type"], names.writer)))
         else:
             steps.append((here, place, value(field["type"], reader["fields"][place]["type"], names, here), None))
     width = len(reader["fields"])
@@ -68,6 +61,17 @@ def record(writer: Avro, reader: Avro, names: Names, path: str) -> Callable[[Cur
     return read
 
 
+def _sources(writer: Avro, reader: Avro) -> dict[str, int]:
+    """The reader's place of each field of the writer that it wants: by name, else by alias, each field once."""
+    theirs = {field["name"] for field in writer["fields"]}
+    sources = {field["name"]: place for place, field in enumerate(reader["fields"]) if field["name"] in theirs}
+    for place, field in enumerate(reader["fields"]):
+        if field["name"] not in theirs:
+            free = [alias for alias in field.get("aliases", ()) if alias in theirs and alias not in sources]
+            sources.update(dict.fromkeys(free[:1], place))
+    return sources
+
+
 def _default(field: Avro, names: Names, path: str) -> pa.Array:
     if "default" not in field:
         here = f"{path}.{field['name']}" if path else field["name"]
@@ -75,7 +79,11 @@ def _default(field: Avro, names: Names, path: str) -> pa.Array:
     return column_of([default_value(field["default"], field["type"], names.reader)], field["type"], names.reader)
 
 
-def default_value(default: Any, avro: Avro, named: dict[str, Avro]) -> Any:  # noqa: ANN401, PLR0911 - JSON by its nature
+def default_value(  # noqa: PLR0911 - one line a type
+    default: Any,  # noqa: ANN401 - JSON by its nature
+    avro: Avro,
+    named: dict[str, Avro],
+) -> Any:  # noqa: ANN401 - a value of any type
     """A schema's JSON default as a value; bytes and decimals are written as text of code points."""
     avro = full(avro, named)
     if isinstance(avro, list):
@@ -87,8 +95,8 @@ def default_value(default: Any, avro: Avro, named: dict[str, Avro]) -> Any:  # n
                 return decimal_of(raw, avro.get("scale", 0))
             return raw
         case "record":
-            fields = avro["fields"]
-            return {f["name"]: default_value(default.get(f["name"], f.get("default")), f["type"], named) for f in fields}
+            given = {field["name"]: default.get(field["name"], field.get("default")) for field in avro["fields"]}
+            return {f["name"]: default_value(given[f["name"]], f["type"], named) for f in avro["fields"]}
         case "array":
             return [default_value(item, avro["items"], named) for item in default]
         case "map":
@@ -155,6 +163,41 @@ def value(writer: Avro, reader: Avro, names: Names, path: str) -> Read:
 
 def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Names, path: str) -> Read:
     """The branch of each row, then the rows of each branch on their own; mostly all rows are of one branch."""
+    kind = target[1]
+    branches = _branches(writer, target, names, path)
+
+    def read(cursor: Cursor) -> pa.Array:
+        begin, chosen = cursor.pos, cursor.long()
+        cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
+        for number, branch in enumerate(branches):
+            if isinstance(branch, Fault):
+                cursor.blame(chosen == number, branch, begin)
+        sound = cursor.fault == 0
+        parts: list[pa.Array] = []
+        places = np.zeros(cursor.n, np.int64)
+        for number, branch in enumerate(branches):
+            mine = sound & (chosen == number)
+            if isinstance(branch, Fault) or not mine.any():
+                continue
+            if mine.all():
+                return branch(cursor)
+            part = cursor.part(mine)
+            places[mine] = np.arange(part.n) + sum(map(len, parts))
+            parts.append(branch(part))
+            cursor.merge(mine, part)
+        cursor.path = path
+        if not parts:
+            return pa.nulls(cursor.n, kind)
+        together = pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
+        return together.take(pa.array(places, mask=None if sound.all() else ~sound))
+
+    return read
+
+
+def _branches(
+    writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Names, path: str
+) -> list[Read | Fault]:
+    """How each branch of the writer's union is read, or the fault of a row that has it."""
     inner, kind, optional = target
     branches: list[Read | Fault] = []
     problem: SchemaMismatch | None = None
@@ -167,40 +210,14 @@ def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Na
         except SchemaMismatch as mismatch:
             problem = problem or mismatch
             branches.append(Fault.INDEX)
-    if problem is not None and not any(callable(branch) for branch in branches):
+    if problem is not None and all(isinstance(branch, Fault) for branch in branches):
         raise problem
-
-    def read(cursor: Cursor) -> pa.Array:
-        begin, chosen = cursor.pos, cursor.long()
-        cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
-        for number, branch in enumerate(branches):
-            if isinstance(branch, Fault):
-                cursor.blame(chosen == number, branch, begin)
-        sound = cursor.fault == 0
-        parts: list[pa.Array] = []
-        places = np.zeros(cursor.n, np.int64)
-        size = 0
-        for number, branch in enumerate(branches):
-            mine = sound & (chosen == number)
-            if isinstance(branch, Fault) or not mine.any():
-                continue
-            if mine.all():
-                return branch(cursor)
-            part = cursor.part(mine)
-            parts.append(branch(part))
-            cursor.merge(mine, part)
-            places[mine] = np.arange(size, size + part.n)
-            size += part.n
-        cursor.path = path
-        if not parts:
-            return pa.nulls(cursor.n, kind)
-        together = pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
-        return together.take(pa.array(places, mask=None if sound.all() else ~sound))
-
-    return read
+    return branches
 
 
-def _plain(writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: str) -> Read:  # noqa: PLR0911 - a line a type
+def _plain(  # noqa: C901, PLR0911 - one line a type
+    writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: str
+) -> Read:
     theirs, mine = kind_of(writer), kind_of(reader)
     if pa.types.is_decimal(kind):
         return readers.decimal(writer, reader, path)
@@ -237,104 +254,3 @@ def _struct(writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: s
         return pa.StructArray.from_arrays(columns, fields=fields) if fields else pa.array([{}] * cursor.n, kind)
 
     return struct
-
-
-def least_bytes(avro: Avro, named: dict[str, Avro], seen: tuple[str, ...] = ()) -> int:
-    """The fewest bytes that a value of a type takes: 0 for null, fixed(0) and records of nothing else."""
-    avro = full(avro, named)
-    if isinstance(avro, list):
-        return 1
-    match kind_of(avro):
-        case "null":
-            return 0
-        case "float":
-            return 4
-        case "double":
-            return 8
-        case "fixed":
-            return int(avro["size"])
-        case "record" | "error":
-            if avro["name"] in seen:
-                return 0
-            return sum(least_bytes(field["type"], named, (*seen, avro["name"])) for field in avro["fields"])
-        case _:
-            return 1
-
-
-def _skip(avro: Avro, names: Names, known: dict[str, list[Skip]]) -> Skip:
-    """Pass over a field that the reader does not want; types may contain themselves, DEPTH records deep."""
-    avro = full(avro, names.writer)
-    if isinstance(avro, list):
-        return _skip_union([_skip(branch, names, known) for branch in avro])
-    match kind_of(avro):
-        case "null":
-            return lambda _cursor, _depth: None
-        case "boolean":
-            return lambda cursor, _depth: cursor.advance(1)
-        case "int" | "long" | "enum":
-            return lambda cursor, _depth: cursor.passed()
-        case "float":
-            return lambda cursor, _depth: cursor.advance(4)
-        case "double":
-            return lambda cursor, _depth: cursor.advance(8)
-        case "string" | "bytes":
-            return lambda cursor, _depth: cursor.skip()
-        case "fixed":
-            size = avro["size"]
-            return lambda cursor, _depth: cursor.advance(size)
-        case "array":
-            return _skip_items(_skip(avro["items"], names, known), least_bytes(avro["items"], names.writer))
-        case "map":
-            item = _skip(avro["values"], names, known)
-            return _skip_items(_entry(item), 1)
-        case _:
-            return _skip_record(avro, names, known)
-
-
-def _skip_union(branches: list[Skip]) -> Skip:
-    def skip(cursor: Cursor, depth: int) -> None:
-        begin, chosen = cursor.pos, cursor.long()
-        cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
-        for number, branch in enumerate(branches):
-            mine = (chosen == number) & (cursor.fault == 0)
-            if mine.any():
-                part = cursor.part(mine)
-                branch(part, depth)
-                cursor.merge(mine, part)
-
-    return skip
-
-
-def _skip_items(item: Skip, width: int) -> Skip:
-    def skip(cursor: Cursor, depth: int) -> None:
-        def each(part: Cursor) -> list[pa.Array]:
-            item(part, depth)
-            return []
-
-        readers.items(cursor, each, width)
-
-    return skip
-
-
-def _skip_record(avro: Avro, names: Names, known: dict[str, list[Skip]]) -> Skip:
-    steps = known.get(avro["name"])
-    if steps is None:
-        steps = known[avro["name"]] = []
-        steps += [_skip(field["type"], names, known) for field in avro["fields"]]
-
-    def skip(cursor: Cursor, depth: int) -> None:
-        if depth >= DEPTH:
-            cursor.blame(cursor.fault == 0, Fault.DEPTH)
-            return
-        for step in steps:
-            step(cursor, depth + 1)
-
-    return skip
-
-
-def _entry(item: Skip) -> Skip:
-    def skip(cursor: Cursor, depth: int) -> None:
-        cursor.skip()
-        item(cursor, depth)
-
-    return skip

@@ -172,9 +172,7 @@ def _offsets(counts: I64) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
 
-def items(
-    cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int
-) -> tuple[I64, list[pa.Array] | None]:
+def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) -> tuple[I64, list[pa.Array] | None]:
     """The items of every row's blocks, in row order, and how many each row has.
 
     Item by item: the first of all rows, the second of those that have one, and so on. A count that the rest of the

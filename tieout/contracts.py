@@ -5,7 +5,7 @@ once: its path, a code, and what to do. Decimals come as strings; a JSON number 
 float has already lost the figure. Source: docs/semantics.md sections 3 and 4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -44,7 +44,8 @@ class ContractRefused(ValueError):
         self.problems = problems
 
 
-def _decimal(value: object) -> Decimal:
+def exact_decimal(value: object) -> Decimal:
+    """A decimal from its string; a JSON number is refused, it may have lost digits already."""
     if isinstance(value, Decimal):
         return value
     if not isinstance(value, str):
@@ -76,7 +77,8 @@ def _limited(digits: int, scale: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _instant(value: object) -> datetime:
+def instant(value: object) -> datetime:
+    """An aware time from RFC 3339 text."""
     moment = value if isinstance(value, datetime) else None
     if isinstance(value, str):
         try:
@@ -121,11 +123,11 @@ def _currency(value: str) -> str:
     return value
 
 
-Quantity = Annotated[Decimal, BeforeValidator(_decimal), _limited(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]
-UnitPrice = Annotated[Decimal, BeforeValidator(_decimal), _limited(money.UNIT_PRICE_DIGITS, money.UNIT_PRICE_SCALE)]
-Amount = Annotated[Decimal, BeforeValidator(_decimal), _limited(money.RATED_DIGITS, money.RATED_SCALE)]
+Quantity = Annotated[Decimal, BeforeValidator(exact_decimal), _limited(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]
+UnitPrice = Annotated[Decimal, BeforeValidator(exact_decimal), _limited(money.UNIT_PRICE_DIGITS, money.UNIT_PRICE_SCALE)]
+Amount = Annotated[Decimal, BeforeValidator(exact_decimal), _limited(money.RATED_DIGITS, money.RATED_SCALE)]
 Positive = Annotated[Quantity, Field(gt=0)]
-Instant = Annotated[datetime, BeforeValidator(_instant)]
+Instant = Annotated[datetime, BeforeValidator(instant)]
 Day = Annotated[date, BeforeValidator(_date)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Percent = Annotated[Quantity, Field(le=100)]
@@ -562,9 +564,23 @@ def _default_meter(document: Mapping[str, Any]) -> str | None:
 def _refused(error: ValidationError, prefix: str = "") -> ContractRefused:
     problems = []
     for item in error.errors():
-        path = ".".join(str(part) for part in (*([prefix] if prefix else []), *item["loc"]))
+        path = ".".join(str(part) for part in (*([prefix] if prefix else []), *_path(item["loc"])))
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message = "unknown field; see docs/interfaces.md for the fields of a contract version"
         problems.append(Problem(path, item["type"], message))
     return ContractRefused(problems)
+
+
+def _path(parts: tuple[int | str, ...]) -> Iterator[int | str]:
+    """A problem's place in the document: the tag that chose a price model stands in no document."""
+    before: int | str = ""
+    for part in parts:
+        if before != "price" or part not in _MODELS:
+            yield part
+        before = part
+
+
+_MODELS: Final = frozenset(
+    ("per_unit", "flat", "graduated", "volume", "package", "percentage", "graduated_percentage", "matrix", "dynamic")
+)

@@ -32,7 +32,7 @@ from tieout.rating.rated import Fast, rated_rows
 from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import INACTIVE, NO_CONTRACT, NO_CUSTOMER, SEVERAL, Tariff, Tariffs
 from tieout.stage import Counts, DeadLetter, FinancialException
-from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
+from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -192,6 +192,28 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
         rated.table, work.holds, sorted(work.dead, key=lambda d: d.position), work.exceptions, counts, state.clock,
         verdicts.entries, state.rater.chains.take_changes(), work.journal, state.waiting.added, state.waiting.removed,
     )
+
+
+class Singles(NamedTuple):
+    """What events came to that were judged one by one: their holds, dead letters and exceptions."""
+
+    holds: list[HoldRecord]
+    dead_letters: list[DeadLetter]
+    exceptions: list[FinancialException]
+
+
+def one_by_one(state: UsageState, events: Sequence[UsageEvent], clock: I64) -> Singles:
+    """Judge and price new events in their order without columns: for few of them, as in a quote.
+
+    An event's ``position`` is its row in ``clock``; its rated rows are left in ``state.rater.rows``.
+    """
+    empty = pa.nulls(len(clock), pa.large_binary())
+    batch = UsageBatch(0, len(clock), pa.RecordBatch.from_pylist([], schema=EVENTS), np.empty(0, np.int64), clock, empty)
+    work = _Work(state, batch, Counts(), clock)
+    for event in events:
+        state.rater.clock = work.clock_at(event.position)
+        _decide(work, event, event.position)
+    return Singles(work.holds, work.dead, work.exceptions)
 
 
 def identities_of_customers(events: pa.RecordBatch) -> Lanes:

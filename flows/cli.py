@@ -1,0 +1,150 @@
+"""The command line: what it takes, which module answers, and which exit code a failure has.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 differences found, 4 gap in retention. A command's module is loaded only when
+it is asked for, so that ``tieout --help`` costs nothing; this is the one place where a module is loaded by name.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+DONE: Final = 0
+ERROR: Final = 1
+DIFFERENCES: Final = 3
+GAP: Final = 4
+FLOWS: Final = ("usage",)
+
+
+class CommandError(Exception):
+    """A command that cannot go on: the message says what, where and what to do."""
+
+    def __init__(self, message: str, code: int = ERROR) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options and an example each."""
+    root = argparse.ArgumentParser(prog="tieout", description="From the usage event to exact, provable money.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _demo(commands)
+    _run(commands)
+    _generate(commands)
+    _import(commands)
+    _quote(commands)
+    _explain(commands)
+    _topic(commands)
+    _verify(commands)
+    return root
+
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type of add_subparsers only so
+
+
+def _add(commands: Commands, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.add_argument("--output", choices=("table", "json", "ndjson"), default="table", help="how to print (default: table)")
+    return added
+
+
+def _dir(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    command.add_argument("--dir", required=default is None, default=default, help="the folder of topics")
+
+
+def _demo(commands: Commands) -> None:
+    demo = _add(commands, "demo", "run the chain on seeded telemetry, with an HTML report", "tieout demo --dir build/demo")
+    _dir(demo, "tieout-demo")
+    demo.add_argument("--events", type=int, default=200_000, help="usage events to make (default: 200000)")
+    demo.add_argument("--seed", type=int, default=1, help="seed of the telemetry (default: 1)")
+
+
+def _run(commands: Commands) -> None:
+    run = _add(commands, "run", "run one flow over a folder until its input is read", "tieout run usage --dir data")
+    run.add_argument("flow", choices=FLOWS, help="the flow")
+    _dir(run)
+    run.add_argument("--engine", choices=("bytewax", "local"), default="bytewax", help="what runs it (default: bytewax)")
+    run.add_argument("--report", metavar="FILE", help="write an HTML report with pictures")
+
+
+def _generate(commands: Commands) -> None:
+    generate = _add(commands, "generate", "write seeded contracts or usage into a folder", "tieout generate usage --dir data --events 100000 --seed 7")
+    generate.add_argument("what", choices=("usage", "contracts"), help="what to make")
+    _dir(generate)
+    generate.add_argument("--events", type=int, default=100_000, help="usage events (default: 100000)")
+    generate.add_argument("--customers", type=int, default=200, help="customers (default: 200)")
+    generate.add_argument("--seed", type=int, default=1, help="the same seed gives the same records (default: 1)")
+    generate.add_argument("--partitions", type=int, default=4, help="partitions of a new folder (default: 4)")
+    shares = {"duplicate": 0.02, "conflict": 0.001, "late": 0.0005, "out-of-order": 0.05, "poison": 0.0005}
+    for name, share in shares.items():
+        generate.add_argument(f"--{name}", type=float, default=share, help=f"share of such events (default: {share})")
+
+
+def _import(commands: Commands) -> None:
+    import_ = _add(
+        commands, "import", "bring usage or contracts from a file into a folder",
+        "tieout import csv requests.csv --dir data --map time=TIMESTAMP --map customer_id=:code --map meter=:tokens_in --map quantity=ContextTokens",
+    )
+    import_.add_argument("format", choices=("csv", "jsonl", "parquet", "contracts"), help="the file's format; contracts is JSON")
+    import_.add_argument("file", help="the file (.gz too)")
+    _dir(import_)
+    import_.add_argument(
+        "--map", action="append", default=[], metavar="FIELD=COLUMN",
+        help="a usage field from a column, or from a fixed text with ':' in front; attributes.NAME=COLUMN too; repeat it",
+    )
+    import_.add_argument("--partitions", type=int, default=4, help="partitions of a new folder (default: 4)")
+
+
+def _quote(commands: Commands) -> None:
+    quote = _add(commands, "quote", "price usage against contracts offline", "tieout quote --contract contract.json --usage usage.jsonl")
+    quote.add_argument("--contract", metavar="FILE", help="a contract version, or a list of them, as JSON")
+    quote.add_argument("--usage", metavar="FILE", help="usage events as JSON lines")
+    quote.add_argument("--batch", metavar="FILE", help="cases as JSON lines, answers as JSON lines; - for standard input")
+    quote.add_argument("--as-of", metavar="TIME", help="the moment of knowledge and of period close")
+
+
+def _explain(commands: Commands) -> None:
+    explain = _add(commands, "explain", "derive a rated record or an event, line by line", "tieout explain evt-1 --dir data")
+    explain.add_argument("id", help="a rated_id, or a usage event's id")
+    _dir(explain)
+
+
+def _topic(commands: Commands) -> None:
+    topic = _add(commands, "topic", "look into a folder's topics", "tieout topic peek usage.rated.v1 --dir data --limit 3")
+    topic.add_argument("what", choices=("ls", "peek", "count"), help="list topics, show records, count records")
+    topic.add_argument("topic", nargs="?", help="the topic, for peek and count")
+    _dir(topic)
+    topic.add_argument("--partition", type=int, help="one partition (default: all)")
+    topic.add_argument("--offset", type=int, help="from this position (default: the first kept)")
+    topic.add_argument("--limit", type=int, default=10, help="records to show (default: 10)")
+
+
+def _verify(commands: Commands) -> None:
+    verify = _add(commands, "verify", "prove a folder: fate equations, digests, the chain of tokens", "tieout verify --dir data")
+    _dir(verify)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = parser().parse_args(arguments)
+    module = importlib.import_module(f"flows.commands.{options.command.replace('import', 'import_')}")
+    expected = importlib.import_module("flows.commands.failures")
+    try:
+        return int(module.run(options))
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+    except KeyboardInterrupt:
+        print("tieout: interrupted; what was committed stands, run the command again to go on", file=sys.stderr)
+        return ERROR
+    except expected.EXPECTED as error:
+        print(f"tieout: {error}", file=sys.stderr)
+        return int(expected.code_of(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

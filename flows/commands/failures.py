@@ -1,0 +1,20 @@
+"""Which errors are a user's to mend, with their exit codes; everything else is a bug and shows its trace."""
+
+from typing import Final
+
+from flows.cli import ERROR, GAP, CommandError
+from schemas.catalog import CatalogError
+from schemas.codec import SchemaMismatch
+from sinks.files import SinkError
+from sources.files import RetentionGap, SourceError
+from tieout.contracts import ContractRefused
+from tieout.usage_document import DocumentRefused
+
+EXPECTED: Final = (CommandError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError)
+
+
+def code_of(error: Exception) -> int:
+    """The exit code of an expected error."""
+    if isinstance(error, CommandError):
+        return error.code
+    return GAP if isinstance(error, RetentionGap) else ERROR
