@@ -122,7 +122,7 @@ def measure(schema: catalog.Schema, batch: pa.RecordBatch) -> None:
     }
     for name, (columns, rows) in sides.items():
         mine, theirs = cost(columns, ROUNDS), cost(rows, 1)
-        print(  # noqa: T201 - a benchmark's output
+        print(
             f"{name} {schema.name:12} {values.nbytes // ROWS:4} bytes  columns {mine:6.2f}  "
             f"fastavro {theirs:6.2f}  CPU-s per million  ratio {theirs / mine:5.1f}"
         )

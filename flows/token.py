@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas import catalog
 from flows import codecs
+from schemas import catalog
 from tieout.usage import NO_CLOCK
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

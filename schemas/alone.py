@@ -85,11 +85,11 @@ def _bounded(avro: Avro, named: dict[str, Avro], inside: tuple[str, ...]) -> boo
             return True
 
 
-def _raised(  # noqa: PLR0911 - one line a type
-    value: Any,  # noqa: ANN401 - a record of any schema
+def _raised(
+    value: Any,
     avro: Avro,
     named: dict[str, Avro],
-) -> Any:  # noqa: ANN401 - a record of any schema
+) -> Any:
     """A record with its decimals as decimals."""
     avro = full(avro, named)
     if value is None:

@@ -142,7 +142,7 @@ def _masked(pool: Pool, piece: Piece, mask: Mask | None) -> Piece:
     return np.where(mask, number, Pool.EMPTY)
 
 
-def _plain(avro: Avro, named: dict[str, Avro], path: str) -> Write:  # noqa: C901, PLR0911 - one line a type
+def _plain(avro: Avro, named: dict[str, Avro], path: str) -> Write:
     kind = kind_of(avro)
     wanted = catalog.arrow_type(avro, dict(named))
     if pa.types.is_decimal(wanted):
@@ -249,7 +249,7 @@ def _boolean(path: str) -> Write:
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         column = _cast(column, pa.bool_(), path)
         if column.null_count:
-            column = column.fill_null(False)  # noqa: FBT003 - a row under the mask
+            column = column.fill_null(False)
         true = column.to_numpy(zero_copy_only=False)
         return [_masked(pool, np.where(true, pool.constant(b"\1"), pool.constant(b"\0")), mask)]
 

@@ -79,11 +79,11 @@ def _default(field: Avro, names: Names, path: str) -> pa.Array:
     return column_of([default_value(field["default"], field["type"], names.reader)], field["type"], names.reader)
 
 
-def default_value(  # noqa: PLR0911 - one line a type
-    default: Any,  # noqa: ANN401 - JSON by its nature
+def default_value(
+    default: Any,
     avro: Avro,
     named: dict[str, Avro],
-) -> Any:  # noqa: ANN401 - a value of any type
+) -> Any:
     """A schema's JSON default as a value; bytes and decimals are written as text of code points."""
     avro = full(avro, named)
     if isinstance(avro, list):
@@ -215,7 +215,7 @@ def _branches(
     return branches
 
 
-def _plain(  # noqa: C901, PLR0911 - one line a type
+def _plain(
     writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: str
 ) -> Read:
     theirs, mine = kind_of(writer), kind_of(reader)

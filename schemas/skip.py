@@ -26,7 +26,7 @@ def skip_of(avro: Avro, named: dict[str, Avro]) -> Skip:
     return _skip(avro, named, {})
 
 
-def least_bytes(  # noqa: PLR0911 - one line a type
+def least_bytes(
     avro: Avro, named: dict[str, Avro], seen: tuple[str, ...] = ()
 ) -> int:
     """The fewest bytes that a value of a type takes: 0 for null, fixed(0) and records of nothing else."""
@@ -50,7 +50,7 @@ def least_bytes(  # noqa: PLR0911 - one line a type
             return 1
 
 
-def _skip(  # noqa: C901, PLR0911 - one line a type
+def _skip(
     avro: Avro, named: dict[str, Avro], known: dict[str, list[Skip]]
 ) -> Skip:
     """Pass over a field that the reader does not want; types may contain themselves, DEPTH records deep."""

@@ -49,7 +49,7 @@ def exact_decimal(value: object) -> Decimal:
     if isinstance(value, Decimal):
         return value
     if not isinstance(value, str):
-        msg = f"write decimals as strings, as in \"0.01\", not as {type(value).__name__}"
+        msg = f'write decimals as strings, as in "0.01", not as {type(value).__name__}'
         raise ValueError(msg)  # noqa: TRY004 - pydantic turns ValueError into a problem with its path
     try:
         number = Decimal(value)
@@ -161,7 +161,7 @@ class RateTier:
 def _rising(tiers: tuple[Tier, ...] | tuple[RateTier, ...]) -> None:
     bounds = [tier.up_to for tier in tiers]
     if not bounds or bounds[-1] is not None:
-        msg = "the last tier must be open: give it \"up_to\": null"
+        msg = 'the last tier must be open: give it "up_to": null'
         raise ValueError(msg)
     if any(bound is None for bound in bounds[:-1]):
         msg = "only the last tier is open; give every other tier its 'up_to'"

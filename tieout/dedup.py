@@ -69,7 +69,7 @@ class Seen:
         new = kind == NEW
         return Verdicts(kind, first, Entries(keys[new], digest[new], remembered[new], position[new]))
 
-    def _judge_forgotten(  # noqa: PLR0913 - the columns of one batch
+    def _judge_forgotten(
         self,
         chosen: npt.NDArray[np.bool_],
         rows: I64,

@@ -301,7 +301,7 @@ def _usage_line(rows: list[Row]) -> Line:
     return replace(line, group=last.group, versions=versions, quantity=sum(row.quantity for row in rows), usage_exact=amount)
 
 
-def _line(version: ContractVersion, charge: Charge, kind: str, period: Period, start: int, end: int, exact: Fraction) -> Line:  # noqa: PLR0913
+def _line(version: ContractVersion, charge: Charge, kind: str, period: Period, start: int, end: int, exact: Fraction) -> Line:
     return Line(
         version.contract_id, charge.charge_id, None, kind, start, end, period.label, period.start_us, (version.version,),
         QUANTITY if kind == "fee" else 0, 0, exact, version.currency, charge.legal_entity_id or version.legal_entity_id,

@@ -30,7 +30,7 @@ from tieout.rating.adjustments import QUANTITY
 from tieout.rating.chains import Terms
 from tieout.rating.rated import Fast, rated_rows
 from tieout.rating.rater import Application, Rater
-from tieout.rating.tariff import INACTIVE, NO_CONTRACT, NO_CUSTOMER, SEVERAL, Tariff, Tariffs
+from tieout.rating.tariff import INACTIVE, SEVERAL, Tariff, Tariffs
 from tieout.stage import Counts, DeadLetter, FinancialException
 from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
 
@@ -385,7 +385,7 @@ def _tariff_of(tariffs: Tariffs, version: I64, meter: pa.Array, rows: I64) -> I6
     return np.array(numbers, np.int64)[inverse]
 
 
-def _by_columns(  # noqa: PLR0913 - the columns of one batch
+def _by_columns(
     work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes, time: I64, tariff: I64, chosen: I64
 ) -> tuple[Fast, Mask]:
     """Price the chosen rows with the kernel; the mask says which of all rows it left."""

@@ -23,7 +23,7 @@ def open_text(name: str) -> IO[str]:
         raise CommandError(msg) from error
 
 
-def read_json(name: str) -> Any:  # noqa: ANN401 - JSON by its nature
+def read_json(name: str) -> Any:
     """One JSON document."""
     with open_text(name) as file:
         try:

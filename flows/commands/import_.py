@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _append(root: Path, partitions: int, append: Any) -> int:  # noqa: ANN401 - a closure over the ingress
+def _append(root: Path, partitions: int, append: Any) -> int:
     ingress = Ingress.open(root, partitions)
     try:
         return int(append(ingress))

@@ -98,7 +98,7 @@ def _asked(asked: list[_Parsed], events: list[UsageDocument]) -> Iterator[dict[s
             yield answer_document(answer)
 
 
-def _parse(document: Any, number: int) -> _Parsed:  # noqa: ANN401 - a JSON line
+def _parse(document: Any, number: int) -> _Parsed:
     name = document.get("id", number) if isinstance(document, dict) else number
     try:
         return _case(name, document)
@@ -113,7 +113,7 @@ def _failed(name: object, code: str, message: str, path: str) -> _Parsed:
     return _Parsed(name, [], [], None, None, {"code": code, "message": message, "path": path})
 
 
-def _case(name: object, document: Any) -> _Parsed:  # noqa: ANN401 - a JSON line
+def _case(name: object, document: Any) -> _Parsed:
     if not isinstance(document, dict):
         raise DocumentRefused("", "not_an_object", "a case is a JSON object")
     unknown = sorted(set(document) - _FIELDS)

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(topic: str, batch: Any, writers: dict[int, Any]) -> list[dict[str, Any]]:  # noqa: ANN401 - a record batch
+def _rows(topic: str, batch: Any, writers: dict[int, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     schema = topics.SCHEMAS.get(topic) or ("state_token" if topic.endswith(".token") and ".usage." in topic else None)
     values: dict[int, Any] = {}
@@ -65,7 +65,7 @@ def _rows(topic: str, batch: Any, writers: dict[int, Any]) -> list[dict[str, Any
     return rows
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a decoded record
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):

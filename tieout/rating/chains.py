@@ -117,7 +117,7 @@ class Chains:
             high[order], low[order] = self._telescope(table, c, r, q, p, first, sizes)
         return Priced(done, high, low)
 
-    def _telescope(  # noqa: PLR0913 - the sorted columns of one batch
+    def _telescope(
         self, table: PriceTable, c: I64, r: I64, q: I64, p: I64, first: I64, sizes: I64
     ) -> tuple[wide.U64, wide.U64]:
         """Amounts of rows sorted by chain, each chain's ranks rising; the chains move on."""
@@ -137,7 +137,7 @@ class Chains:
         self._advance(group, r, q, after, first, sizes)
         return wide.subtract(after_high, after_low, before_high, before_low)
 
-    def _advance(self, group: I64, r: I64, q: I64, after: I64, first: I64, sizes: I64) -> None:  # noqa: PLR0913
+    def _advance(self, group: I64, r: I64, q: I64, after: I64, first: I64, sizes: I64) -> None:
         last = first + sizes - 1
         stays = (r[last] == self._top[group]) | ((self._top[group] == _NONE) & (r[first] == r[last]))
         sums = after[last] - self._total[group]

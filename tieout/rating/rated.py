@@ -59,7 +59,7 @@ class Fast:
     counted: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, tariffs: Tariffs, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":  # noqa: PLR0913
+    def of(cls, tariffs: Tariffs, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":
         """Place the rows in their billing periods and chains."""
         columns = tariffs.charges
         if not len(index):
