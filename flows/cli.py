@@ -8,7 +8,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 DONE: Final = 0
 ERROR: Final = 1
@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type of add_subparsers only so
+Commands = Any
+"""What ``add_subparsers`` gives; argparse does not name its type."""
 
 
 def _add(commands: Commands, name: str, text: str, example: str) -> argparse.ArgumentParser:

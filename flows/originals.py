@@ -7,8 +7,10 @@ topic; it is a cache of what is committed, never the truth.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,7 +31,7 @@ class RatedIndex:
 
     reader: TopicReader
     _position: int = 0
-    _hashes: list[np.ndarray] = field(default_factory=list)  # type: ignore[type-arg]
+    _hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
 
     def find(self, wanted: Iterable[tuple[str, EventKey]]) -> Mapping[tuple[str, EventKey], Sequence[Original]]:
         """The charges that each wanted event was priced under, with the sum of their quantities."""
@@ -88,19 +90,19 @@ def _identities(customer: pa.Array, source: pa.Array, name: pa.Array) -> Lanes:
     return combine(of_strings(pc.dictionary_encode(customer)), identities(source, name))
 
 
-def _rated_rows(batch: pa.RecordBatch) -> list[dict[str, object]]:
+def _rated_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     rows = batch.to_pylist()
     times, quantities = batch["time"].cast(pa.int64()).to_pylist(), wide.integers(batch["quantity"])
     return [row | {"time": time, "quantity": quantity} for row, time, quantity in zip(rows, times, quantities, strict=True)]
 
 
-def _add(charges: dict[tuple[object, ...], Original], event: Mapping[str, object]) -> None:
+def _add(charges: dict[tuple[object, ...], Original], event: Mapping[str, Any]) -> None:
     group = event["group"]
     name = (event["contract_id"], event["contract_version"], event["charge_id"])
     known = charges.get(name)
-    quantity = (known.quantity if known else 0) + int(event["quantity"])  # type: ignore[call-overload]
+    quantity = (known.quantity if known else 0) + int(event["quantity"])
     charges[name] = Original(
-        str(event["customer_id"]), str(event["contract_id"]), int(event["contract_version"]), str(event["charge_id"]),  # type: ignore[call-overload]
-        None if group is None else tuple(group),  # type: ignore[arg-type]
-        int(event["time"]), quantity,  # type: ignore[call-overload]
+        str(event["customer_id"]), str(event["contract_id"]), int(event["contract_version"]), str(event["charge_id"]),
+        None if group is None else tuple(group),
+        int(event["time"]), quantity,
     )

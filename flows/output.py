@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,7 +59,7 @@ class Bar:
         self._progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
         self._task = self._progress.add_task(label, total=total, rate="-")
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

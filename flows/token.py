@@ -59,7 +59,7 @@ def encode(token: Token) -> bytes:
     for name in ("positions", "written", "counts", "totals", "amounts", "digests"):
         row[name] = sorted(row[name].items())
     batch = pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema("state_token"))
-    return codecs.encode("state_token", batch)[0].as_py()  # type: ignore[no-any-return]
+    return codecs.encode("state_token", batch)[0].as_py()
 
 
 def decode(values: pa.Array) -> list[Token]:
@@ -73,8 +73,13 @@ def decode(values: pa.Array) -> list[Token]:
         del row["batch_id"]
         row["clock"] = NO_CLOCK if row["clock"] is None else _micros(row["clock"])
         row["oldest_held_at"] = None if row["oldest_held_at"] is None else _micros(row["oldest_held_at"])
-        tokens.append(Token(**{name: dict(value) if isinstance(value, list) else value for name, value in row.items()}))
+        tokens.append(Token(**_fields(row)))
     return tokens
+
+
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    """A decoded row with its maps as dicts."""
+    return {name: dict(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def _moment(instant: int) -> datetime:

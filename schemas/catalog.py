@@ -94,7 +94,7 @@ def _bare(avro: Avro) -> Avro:
 
 @cache
 def _lock() -> dict[str, dict[str, Any]]:
-    return json.loads(files("schemas").joinpath("lock.json").read_text())  # type: ignore[no-any-return]
+    return json.loads(files("schemas").joinpath("lock.json").read_text())
 
 
 def arrow_schema(name: str) -> pa.Schema:

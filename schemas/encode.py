@@ -99,7 +99,7 @@ def _value(avro: Avro, named: dict[str, Avro], path: str) -> Write:
 
 
 def _nulls(column: pa.Array) -> Mask:
-    return column.is_null().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return column.is_null().to_numpy(zero_copy_only=False)
 
 
 def _union(avro: list[Avro], named: dict[str, Avro], path: str) -> Write:
@@ -213,7 +213,7 @@ def _codes(column: pa.Array) -> I64:
     codes = column.indices
     if codes.null_count:
         codes = codes.fill_null(0)
-    return codes.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+    return codes.to_numpy().astype(np.int64)
 
 
 def _whole(wanted: pa.DataType, path: str) -> Write:

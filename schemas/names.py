@@ -39,4 +39,4 @@ def full(avro: Avro, named: dict[str, Avro]) -> Avro:
 
 def kind_of(avro: Avro) -> str:
     """The name of a type: ``long``, ``record``, ``map``."""
-    return avro["type"] if isinstance(avro, dict) else avro  # type: ignore[no-any-return]
+    return avro["type"] if isinstance(avro, dict) else avro

@@ -38,8 +38,7 @@ class Ingress:
             raise SinkError(msg)
         writers: list[PartitionWriter] = []
         try:
-            for partition in range(partitions):
-                writers.append(PartitionWriter.open(root, WRITER, partition))
+            writers.extend(PartitionWriter.open(root, WRITER, partition) for partition in range(partitions))
         except SinkError:
             for writer in writers:
                 writer.close()

@@ -91,7 +91,7 @@ class TopicReader:
                 f"to {self.start - 1} are gone; restore them, or start anew from {self.start} in another folder"
             )
             raise RetentionGap(msg)
-        parts = []
+        parts: list[pa.Table] = []
         for segment in self._found:
             if segment.start + segment.rows <= position or rows <= 0:
                 continue

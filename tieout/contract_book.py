@@ -8,6 +8,7 @@ Source: docs/semantics.md section 3.
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from tieout.contracts import ContractRefused, ContractVersion, Problem
@@ -110,7 +111,7 @@ def compile_intervals(versions: list[ContractVersion]) -> tuple[Interval, ...]:
     spans.sort(key=lambda span: span[2].version)
     edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
     intervals: list[Interval] = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         top = next((v for start, end, v in reversed(spans) if start <= low < end), None)
         if top is None:
             continue

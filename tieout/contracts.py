@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, dataclass_transform
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -136,8 +136,13 @@ Zone = Annotated[str, AfterValidator(_zone)]
 Rate = Quantity
 
 
-_document: Final = dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
-"""How every part of a contract is declared: frozen, strict about unknown fields, and small in memory."""
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def _document(cls: type[_T]) -> type[_T]:
+    """How every part of a contract is declared: frozen, strict about unknown fields, and small in memory."""
+    return dataclass(cls, frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value]
 
 
 @_document

@@ -56,6 +56,11 @@ def decimal(whole: int, scale: int) -> Decimal:
     return Decimal(whole).scaleb(-scale, _EXACT)
 
 
+def sum_exact(left: Decimal | None, right: Decimal) -> Decimal:
+    """The sum of two decimals without the rounding of the default context."""
+    return right if left is None else _EXACT.add(left, right)
+
+
 def round_ratio(numerator: int, denominator: int) -> int:
     """The nearest integer to a ratio (denominator above 0), halves away from zero."""
     whole, rest = divmod(abs(numerator), denominator)

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tieout import ids, money
@@ -24,9 +25,9 @@ from tieout.dedup import CONFLICT, DUPLICATE, Seen
 from tieout.period import Calendar, Period
 from tieout.rating.adjustments import QUANTITY, RATED
 from tieout.rating.rater import Row, chain_lanes
-from tieout.rating.tariff import Group, kind_of
+from tieout.rating.tariff import INACTIVE, Group, kind_of
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
-from tieout.usage_stage import INACTIVE, Limits, UsageState, one_by_one
+from tieout.usage_stage import Limits, UsageState, one_by_one
 
 HOUR: Final = 3_600_000_000
 
@@ -115,7 +116,7 @@ def quote(cases: Iterable[Case], events: pa.RecordBatch) -> Iterator[Quote | Con
 class _Answer:
     """One case being answered."""
 
-    def __init__(self, case: Case, events: list[UsageEvent], rejected: dict[int, Rejected], bad: np.ndarray, below: np.ndarray) -> None:  # type: ignore[type-arg]
+    def __init__(self, case: Case, events: list[UsageEvent], rejected: dict[int, Rejected], bad: npt.NDArray[Any], below: npt.NDArray[Any]) -> None:
         self.case, self.bad, self.below = case, bad, below
         self.events = [replace(event, position=row) for row, event in enumerate(events)]
         self.reasons = {row - case.first: found.reason for row, found in rejected.items() if case.first <= row < case.first + case.count} if rejected else {}
@@ -125,7 +126,7 @@ class _Answer:
             _supported(version)
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
 
-    def answer(self, keys: ids.Lanes, digests: np.ndarray) -> Quote:  # type: ignore[type-arg]
+    def answer(self, keys: ids.Lanes, digests: npt.NDArray[Any]) -> Quote:
         time = np.array([event.time for event in self.events], np.int64)
         as_of = self.case.as_of if self.case.as_of is not None else self._last_close(time)
         fates = self._judge(keys, digests, time, np.minimum(time, as_of))
@@ -139,9 +140,9 @@ class _Answer:
             name = (event.customer_id, event.key.source, event.key.event_id)
             amount = amounts.pop(name, 0) if fate == "priced" else 0
             answers.append(EventAnswer(event.key.event_id, fate, reason, amount))
-        return Quote(answers, list(self._lines(as_of, time)))
+        return Quote(answers, list(self._lines(as_of)))
 
-    def _judge(self, keys: ids.Lanes, digests: np.ndarray, time: np.ndarray, record: np.ndarray) -> list[tuple[str, str | None]]:  # type: ignore[type-arg]
+    def _judge(self, keys: ids.Lanes, digests: npt.NDArray[Any], time: npt.NDArray[Any], record: npt.NDArray[Any]) -> list[tuple[str, str | None]]:
         """Each event's fate: the checks in their order, then one by one."""
         state, limits = self.state, self.state.limits
         fates: list[tuple[str, str | None]] = [("priced", None)] * len(self.events)
@@ -171,7 +172,7 @@ class _Answer:
             fates[held.event.position] = ("held", held.reason)
         return fates
 
-    def _last_close(self, time: np.ndarray) -> int:  # type: ignore[type-arg]
+    def _last_close(self, time: npt.NDArray[Any]) -> int:
         """The end of the last touched billing period plus its grace."""
         ends = [self.case.period.end_us] if self.case.period else []
         grace = 0
@@ -212,7 +213,7 @@ class _Answer:
     def _intervals(self, contract_id: str) -> tuple[Interval, ...]:
         return self.state.book.intervals(contract_id)
 
-    def _lines(self, as_of: int, time: np.ndarray) -> Iterator[Line]:  # type: ignore[type-arg]
+    def _lines(self, as_of: int) -> Iterator[Line]:
         by_contract: dict[str, dict[tuple[int, str, Group | None], list[Row]]] = {}
         for row in self.state.rater.rows:
             place = (row.period.start_us, row.tariff.charge.charge_id, row.group)

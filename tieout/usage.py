@@ -145,8 +145,7 @@ def out_of_range(events: pa.RecordBatch, rows: I64) -> tuple[Mask, list[Rejected
     rejected: list[Rejected] = []
 
     def reject(mask: Mask, reason: str, path: str, message: str) -> None:
-        for i in np.nonzero(mask & ~bad)[0].tolist():
-            rejected.append(Rejected(int(rows[i]), reason, message, path))
+        rejected.extend(Rejected(int(rows[i]), reason, message, path) for i in np.nonzero(mask & ~bad)[0].tolist())
         bad[mask] = True
 
     for name in ("id", "source", "customer_id", "meter"):
@@ -176,7 +175,7 @@ def _given(column: pa.Array) -> Mask:
 
 
 def _mask(column: pa.Array) -> Mask:
-    return column.fill_null(False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return column.fill_null(False).to_numpy(zero_copy_only=False)
 
 
 def negative(events: pa.RecordBatch) -> Mask:

@@ -246,7 +246,7 @@ def restore_entry(state: UsageState, entry: Entry) -> None:
 
 
 def _times(events: pa.RecordBatch) -> I64:
-    return events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 def _admitted(state: UsageState, batch: UsageBatch) -> tuple[pa.RecordBatch, I64, I64, list[Rejected]]:
@@ -414,7 +414,7 @@ def _decide(work: _Work, event: UsageEvent, row: int) -> None:
         return
     reason, tariffs = _tariffs(state, event)
     if reason == "waived":
-        _waive(work, event, row)
+        _waive(work, event)
         return
     if reason is not None:
         _hold(work, event, reason, row)
@@ -511,7 +511,7 @@ def _try_again(work: _Work, held: Held) -> None:
         _enter(work, held.event, tariffs, -1)
 
 
-def _waive(work: _Work, event: UsageEvent, row: int) -> None:
+def _waive(work: _Work, event: UsageEvent) -> None:
     work.counts.rejected += 1
     message = "the contract is suspended or terminated and waives such usage; nothing to do"
     work.dead.append(DeadLetter(event.position, "waived", message))

@@ -94,10 +94,9 @@ def _table(path: Path, form: str) -> pa.Table:
             return parquet.read_table(path)
         if form == "jsonl":
             return pa.Table.from_pylist([row for _, row in files.read_lines(str(path))])
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as file:
-            return _all_text(file.read())
-    except (pa.ArrowInvalid, OSError, AttributeError) as error:
+        raw = path.read_bytes()
+        return _all_text(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    except (pa.ArrowInvalid, OSError, EOFError, AttributeError) as error:
         msg = f"{path}: is not {form} ({error}); check the file, or name its real format"
         raise CommandError(msg) from error
 
@@ -180,7 +179,7 @@ def _required(column: pa.Array, path: Path, name: str) -> pa.Array:
 def _times(column: pa.Array, path: Path) -> npt.NDArray[np.int64]:
     """Times as microseconds; finer ones are truncated, a time without zone is UTC."""
     if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
+        return column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).to_numpy()
     out = np.empty(len(column), np.int64)
     for row, text in enumerate(column.to_pylist()):
         out[row] = _time(text, path, row)

@@ -89,10 +89,7 @@ class SteppedPrice:
         """``P(q)`` in 10^-12."""
         billed = chargeable(self.charge, Fraction(max(quantity, 0), self.unit))
         model = self.charge.price
-        if isinstance(model, Package):
-            amount = package.amount(model, billed)
-        else:
-            amount = _on_curve(self.curve, billed)
+        amount = package.amount(model, billed) if isinstance(model, Package) else _on_curve(self.curve, billed)
         return capped(self.charge, amount * self.scale)
 
 

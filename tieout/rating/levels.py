@@ -13,10 +13,10 @@ Source: docs/semantics.md section 4 (aggregations).
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 
-from tieout.contracts import Charge, Graduated, GraduatedPercentage, Volume
+from tieout.contracts import Charge, Graduated, GraduatedPercentage, RateTier, Tier, Volume
 from tieout.ids import EventKey
 from tieout.period import Period
 from tieout.rating import adjustments, package
@@ -171,7 +171,7 @@ def _by_day(
     tariffs: dict[int, Tariff] = {}
     highest, owner = -1, opening
     at = 0
-    for start, end in zip(days, days[1:], strict=False):
+    for start, end in pairwise(days):
         stop = bisect_left(inside, end, lo=at, key=lambda e: e.time)
         tariff = governing(start) or (inside[at].tariff if at < stop else None)
         level = _closing(opening.charge, level, inside[at:stop])
@@ -192,10 +192,18 @@ def _by_day(
 
 def _without_flats(charge: Charge) -> Charge:
     model = charge.price
-    if isinstance(model, Graduated | Volume | GraduatedPercentage):
-        tiers = tuple(replace(tier, flat_fee=Decimal(0)) for tier in model.tiers)
-        return replace(charge, price=replace(model, tiers=tiers))  # type: ignore[arg-type]
+    if isinstance(model, Graduated):
+        return replace(charge, price=Graduated(model="graduated", tiers=_plain(model.tiers), flat_at_zero=model.flat_at_zero))
+    if isinstance(model, Volume):
+        return replace(charge, price=Volume(model="volume", tiers=_plain(model.tiers), flat_at_zero=model.flat_at_zero))
+    if isinstance(model, GraduatedPercentage):
+        rates = tuple(RateTier(up_to=tier.up_to, rate_percent=tier.rate_percent) for tier in model.tiers)
+        return replace(charge, price=GraduatedPercentage(model="graduated_percentage", tiers=rates, flat_at_zero=model.flat_at_zero))
     return charge
+
+
+def _plain(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    return tuple(Tier(up_to=tier.up_to, unit_price=tier.unit_price) for tier in tiers)
 
 
 def _exact(charge: Charge, quantity: int) -> Fraction:

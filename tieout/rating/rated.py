@@ -8,13 +8,14 @@ group, billing period). Source: docs/semantics.md section 1 (identity), docs/int
 """
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tieout import ids, wide
+from tieout import ids, money, wide
 from tieout.ids import Lanes
 from tieout.period import Calendar
 from tieout.rating.chains import Priced
@@ -264,3 +265,12 @@ def _amounts(table: pa.Table) -> dict[str, int]:
 
 def _empty() -> pa.Table:
     return pa.table({"rated_id": pa.array([], pa.string())})
+
+
+def amounts_by(batch: pa.RecordBatch, columns: tuple[str, ...]) -> dict[tuple[str, ...], Decimal]:
+    """The exact sums of rated amounts by some string columns."""
+    sums: dict[tuple[str, ...], Decimal] = {}
+    keys = zip(*(batch[name].to_pylist() for name in columns), strict=True)
+    for key, amount in zip(keys, batch["amount"].to_pylist(), strict=True):
+        sums[key] = money.sum_exact(sums.get(key), amount)
+    return sums

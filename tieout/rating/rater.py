@@ -90,7 +90,7 @@ class Rater:
         """What an event is to a tariff."""
         charge, attributes = tariff.charge, event.attributes
         quantity = QUANTITY if charge.aggregation.kind == "count" else event.quantity or 0
-        text = attributes.get(charge.aggregation.property) if charge.aggregation.kind == "unique_count" else None
+        text = attributes.get(charge.aggregation.property or "") if charge.aggregation.kind == "unique_count" else None
         cell = matrix.cell(charge.price, attributes) if isinstance(charge.price, Matrix) else None
         period = tariff.calendar.containing(event.time)
         return Application(

@@ -1,0 +1,79 @@
+"""Kill -9 at random instants: what is committed is exact, nothing twice, nothing missing.
+
+``TIEOUT_KILLS`` sets the number of kills (6 here; ``make chaos`` uses 50 for each engine).
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import local_engine, usage
+from flows.commands.verify import verify
+from tests.flow import folders
+
+KILLS = int(os.environ.get("TIEOUT_KILLS", "6"))
+SEED = int(os.environ.get("TIEOUT_SEED", "1"))
+CODE = """
+import sys
+from pathlib import Path
+from flows import {engine}, usage
+print("fence", flush=True)
+pipeline = usage.pipeline(Path(sys.argv[1]), range(2), rows=200)
+print("run", flush=True)
+{engine}.run(pipeline)
+"""
+
+
+@pytest.fixture(scope="module")
+def work():
+    contracts = [folders.contract(f"k{i}") for i in range(12)] + [folders.contract(f"k{i}", 2, "2026-01-15T00:00:00Z") for i in range(0, 12, 2)]
+    return folders.events(11, 20_000, 12), contracts
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("engine", ["local_engine", "bytewax_engine"])
+def test_a_killed_run_started_again_equals_one_that_never_died(tmp_path, work, engine):
+    for name in ("whole", "killed"):
+        folders.write(tmp_path / name, *work, poison_every=501)
+    pipeline = usage.pipeline(tmp_path / "whole", range(2), rows=200)
+    local_engine.run(pipeline)
+    rnd = random.Random(f"{engine} {SEED}")
+    kills, ended = 0, False
+    while kills < KILLS and not ended:
+        ended = not _killed(tmp_path / "killed", engine, rnd)
+        kills += not ended
+    assert kills >= min(KILLS, 3), f"the run ended after {kills} kills; make it longer (seed {SEED})"
+    _start(tmp_path / "killed", engine).communicate()
+    for topic in ("usage.rated.v1", "usage.hold.v1", usage.DEAD, "finance.exception.v1", usage.TOKEN):
+        assert folders.output(tmp_path / "killed", topic=topic) == folders.output(tmp_path / "whole", topic=topic), f"{topic}, seed {SEED}"
+    ids = [row["rated_id"] for row in folders.rated(tmp_path / "killed")]
+    assert len(ids) == len(set(ids))
+    assert all(verify(tmp_path / "killed", partition)["breaks"] == [] for partition in range(2))
+
+
+def _start(root: Path, engine: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", CODE.format(engine=engine), str(root)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def _killed(root: Path, engine: str, rnd: random.Random) -> bool:
+    """Kill a run: at any time at all, in the fence and restore, or among the commits; False where it ended first."""
+    process = _start(root, engine)
+    aim = rnd.choice(["any", "restore", "commit", "commit"])
+    if aim == "any":
+        time.sleep(rnd.uniform(0, 1.2))
+    else:
+        for line in process.stdout:
+            if line.strip() == (b"fence" if aim == "restore" else b"run"):
+                break
+        time.sleep(rnd.uniform(0, 0.1 if aim == "restore" else 0.4))
+    if process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return True
