@@ -1,0 +1,236 @@
+"""The oracle: what everything costs when it is priced once, with all facts known. Dull on purpose.
+
+In: contract version and usage event documents (JSON shapes of docs/interfaces.md), in log order. Out: the charge of
+each (contract, charge, group, billing period), and the fate of each event. Months in UTC only. It shares no rule with
+the product: plain dicts, fractions and loops.
+"""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from fractions import Fraction as F
+
+
+def at(text):
+    return datetime.fromisoformat(text)
+
+
+def key(event):
+    return event["customer_id"], event["source"], event["id"]
+
+
+def content(event):
+    return {name: value for name, value in event.items() if name not in ("id", "source") and value is not None and value != {}}
+
+
+def governing(versions, contract_id, moment):
+    found = [v for v in versions if v["contract_id"] == contract_id and at(v["effective_from"]) <= moment and (not v.get("effective_to") or moment < at(v["effective_to"]))]
+    return max(found, key=lambda v: v["version"]) if found else None
+
+
+def facts(versions, events):
+    """Fates by row, and the live events with their final quantities (log position kept)."""
+    fates = [None] * len(events)
+    first = {}
+    for row, event in enumerate(events):
+        if key(event) in first:
+            same = content(events[first[key(event)]]) == content(event)
+            fates[row] = "duplicate" if same else "conflict"
+        else:
+            first[key(event)] = row
+    plain = {key(e): (row, dict(e)) for row, e in enumerate(events) if fates[row] is None and not e.get("corrects") and not e.get("voids")}
+    voided = set()
+    for row, event in enumerate(events):
+        if fates[row] is not None or not (event.get("corrects") or event.get("voids")):
+            continue
+        target = event.get("corrects") or event["voids"]
+        name = (event["customer_id"], target["source"], target["id"])
+        if name not in plain:
+            fates[row] = "held"
+            continue
+        fates[row] = "priced"
+        if event.get("voids"):
+            voided.add(name)
+        elif name not in voided:
+            plain[name][1]["quantity"] = event["quantity"]
+    # a correction that came before its original waits for it, and is applied right after it
+    for name in voided:
+        del plain[name]
+    return fates, sorted(plain.values(), key=lambda item: item[0])
+
+
+def month(moment):
+    return f"{moment:%Y-%m}"
+
+
+def month_span(label):
+    start = at(f"{label}-01T00:00:00+00:00")
+    return start, (start + timedelta(days=32)).replace(day=1)
+
+
+def graduated(tiers, q, flat_at_zero=True):
+    total, low = F(0), F(0)
+    for i, (up, price, flat) in enumerate(tiers):
+        if q > low or (i == 0 and (q > 0 or flat_at_zero)):
+            total += flat
+        if q > low:
+            total += (q - low if up is None else min(q, up) - low) * price
+        if up is None or q <= up:
+            return total
+        low = up
+    raise AssertionError
+
+
+def tiers_of(model):
+    return [(None if t.get("up_to") is None else F(t["up_to"]), F(t.get("unit_price", t.get("rate_percent", "0"))) / (1 if "unit_price" in t else 100), F(t.get("flat_fee", "0"))) for t in model["tiers"]]
+
+
+def model_price(model, q):
+    kind = model["model"]
+    if kind == "per_unit":
+        return q * F(model["unit_price"])
+    if kind in ("graduated", "graduated_percentage"):
+        return graduated(tiers_of(model), q, model.get("flat_at_zero", True))
+    if kind == "volume":
+        if q == 0 and not model.get("flat_at_zero", True):
+            return F(0)
+        return next(q * price + flat for up, price, flat in tiers_of(model) if up is None or q <= up)
+    if kind == "package":
+        paid = q - F(model.get("free_units", "0"))
+        if paid <= 0:
+            return F(0)
+        n = paid / F(model["size"])
+        return (n.__floor__() if model.get("partial") == "down" else n.__ceil__()) * F(model["price"])
+    raise AssertionError(kind)
+
+
+def convert(charge, q):
+    conversion = charge.get("unit_conversion")
+    if not conversion:
+        return q
+    q = q / F(conversion["divide_by"]) if "divide_by" in conversion else q * F(conversion["multiply_by"])
+    how = conversion.get("round", "none")
+    return {"none": lambda: q, "ceil": lambda: F(q.__ceil__()), "floor": lambda: F(q.__floor__()), "half_up": lambda: F((q + F(1, 2)).__floor__())}[how]()
+
+
+def chargeable(charge, q):
+    return max(F(0), convert(charge, q) - F(charge.get("included_quantity", "0")))
+
+
+def r12(x):
+    scaled = abs(x) * 10**12
+    whole = (scaled + F(1, 2)).__floor__()
+    return F(-whole if x < 0 else whole, 10**12)
+
+
+def p(charge, q):
+    amount = model_price(charge["price"], chargeable(charge, max(q, F(0)))) * (1 - F(charge.get("discount_percent", "0")) / 100)
+    amount = r12(amount)
+    return amount if charge.get("maximum") is None else min(amount, F(charge["maximum"]))
+
+
+def charges(versions, events):
+    """The charge of each (contract, charge, group, period) that has live events."""
+    placed = defaultdict(list)
+    for position, event in facts(versions, events)[1]:
+        moment = at(event["time"])
+        for contract_id in sorted({v["contract_id"] for v in versions if v["customer_id"] == event["customer_id"]}):
+            version = governing(versions, contract_id, moment)
+            for charge in version["charges"] if version else ():
+                if charge["meter"] != event["meter"]:
+                    continue
+                attributes = event.get("attributes", {})
+                if not all(attributes.get(name) in allowed for name, allowed in charge.get("filters", {}).items()):
+                    continue
+                group = tuple(attributes.get(name) for name in charge["group_by"]) if charge.get("group_by") else None
+                placed[contract_id, charge["charge_id"], group].append((moment, position, event, version["version"], charge))
+    totals = {}
+    for place, found in placed.items():
+        for label in {month(moment) for moment, *_ in found}:
+            totals[*place, label] = period_charge(found, label)
+    return totals
+
+
+def period_charge(found, label):
+    inside = [item for item in found if month(item[0]) == label]
+    charge = inside[0][4]
+    kind = charge["price"]["model"]
+    aggregation = charge.get("aggregation", {"kind": "sum"})["kind"]
+    reset = charge.get("reset", "billing_period")
+    if kind in ("percentage", "matrix"):
+        walks = defaultdict(list)
+        for item in inside:
+            walks[item[3] if reset == "contract_version" else 0].append(item)
+        return sum((walk(items) for items in walks.values()), F(0))
+    versions = sorted({item[3] for item in inside})
+    total = F(0)
+    for version in versions:
+        mine = [item for item in inside if item[3] == version]
+        charge = mine[0][4]
+        if aggregation in ("max", "latest", "unique_count"):
+            total += kept(charge, aggregation, mine)
+            continue
+        below = [item for item in inside if item[3] < version]
+        if reset == "contract_version":
+            below = []
+        if reset == "never":
+            below += [item for item in found if month(item[0]) < label]
+        quantity = (lambda item: F(1)) if aggregation == "count" else (lambda item: F(item[2]["quantity"]))
+        b, s = sum(map(quantity, below), F(0)), sum(map(quantity, mine), F(0))
+        total += p(charge, b + s) - (p(charge, b) if below else 0)
+    return total
+
+
+def kept(charge, aggregation, mine):
+    if aggregation == "unique_count":
+        name = charge["aggregation"]["property"]
+        return p(charge, F(len({item[2].get("attributes", {}).get(name) or "" for item in mine})))
+    if aggregation == "latest":
+        return p(charge, F(max(mine, key=lambda item: (item[0], item[1]))[2]["quantity"]))
+    bucket = charge["aggregation"].get("bucket")
+    tops = defaultdict(list)
+    for moment, _, event, *_ in mine:
+        place = None if bucket is None else moment.replace(minute=0, second=0, microsecond=0, **({"hour": 0} if bucket == "day" else {}))
+        tops[place].append(F(event["quantity"]))
+    return sum((p(charge, max(values)) for values in tops.values()), F(0))
+
+
+def walk(items):
+    items = sorted(items, key=lambda item: (item[0], item[2]["source"], item[2]["id"]))
+    c, events, value, ended, running = F(0), 0, F(0), False, F(0)
+    for number, (_, _, event, _, charge) in enumerate(items):
+        model = charge["price"]
+        low, high = chargeable(charge, c), chargeable(charge, c + F(event["quantity"]))
+        c += F(event["quantity"])
+        if model["model"] == "matrix":
+            amount = cell_price(model, event, high) - (cell_price(model, event, low) if number else 0)
+        else:
+            part = high - low
+            events, value, before = events + 1, value + part, value
+            free_events, free_amount = model.get("free_events"), model.get("free_amount")
+            amount = None
+            if not ended and (free_events is not None or free_amount is not None):
+                if (free_events is None or events <= free_events) and (free_amount is None or value <= F(free_amount)):
+                    amount = F(0)
+                else:
+                    ended = True
+                    if (free_events is None or events <= free_events) and free_amount is not None:
+                        part = value - max(before, F(free_amount))
+            if amount is None:
+                amount = part * F(model["rate_percent"]) / 100 + F(model.get("fixed_per_event") or 0)
+                amount = max(amount, F(model.get("minimum_per_event") or 0))
+                if model.get("maximum_per_event") is not None:
+                    amount = min(amount, F(model["maximum_per_event"]))
+        running_after = running + amount * (1 - F(charge.get("discount_percent", "0")) / 100)
+        if charge.get("maximum") is not None:
+            running_after = max(running, min(running_after, F(charge["maximum"])))
+        running = running_after
+    return r12(running)
+
+
+def cell_price(model, event, q):
+    attributes = event.get("attributes", {})
+    found = [price for price in model["prices"] if all(attributes.get(n) == v for n, v in price["match"].items())]
+    if not found:
+        return q * F(model["default_unit_price"])
+    best = max(found, key=lambda price: len(price["match"]))
+    return q * F(best["unit_price"]) if "unit_price" in best else graduated(tiers_of(best), q)

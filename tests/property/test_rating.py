@@ -1,0 +1,161 @@
+"""The usage stage against the oracle: any order of arrival, any split, every model; the same totals to the last digit."""
+
+from collections import defaultdict
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import oracle
+from tieout import usage_document
+from tieout.contracts import parse_contract
+from tieout.ids import EventKey
+from tieout.usage_stage import Original, UsageBatch, UsageState, step
+
+decimals = st.integers(0, 5_000_000).map(lambda n: f"{n // 10**4}.{n % 10**4:04d}")
+prices = st.integers(0, 3_000_000).map(lambda n: f"{n // 10**6}.{n % 10**6:06d}")
+
+
+@st.composite
+def tiers(draw, rate="unit_price"):
+    bounds = sorted(draw(st.sets(st.integers(1, 400), max_size=3)))
+    return [{"up_to": None if up is None else str(up), rate: draw(prices), "flat_fee": draw(st.sampled_from(["0", "2.5"]))} for up in [*bounds, None]]
+
+
+@st.composite
+def linear(draw):
+    kind = draw(st.sampled_from(["per_unit", "graduated", "volume", "package", "graduated_percentage"]))
+    if kind == "per_unit":
+        return {"model": kind, "unit_price": draw(prices)}
+    if kind == "package":
+        return {"model": kind, "size": draw(st.sampled_from(["1", "7.5", "100"])), "price": draw(prices), "free_units": draw(st.sampled_from(["0", "30"])), "partial": draw(st.sampled_from(["up", "down"]))}
+    rate = "rate_percent" if kind == "graduated_percentage" else "unit_price"
+    return {"model": kind, "tiers": draw(tiers(rate)), "flat_at_zero": draw(st.booleans())}
+
+
+@st.composite
+def walked(draw):
+    if draw(st.booleans()):
+        cells = [{"match": match} | draw(st.sampled_from([{"unit_price": "0.5"}, {"tiers": [{"up_to": "50", "unit_price": "1", "flat_fee": "3"}, {"up_to": None, "unit_price": "0.3"}]}])) for match in ({"region": "eu"}, {"region": "eu", "user": "a"})]
+        return {"model": "matrix", "dimensions": ["region", "user"], "prices": cells, "default_unit_price": draw(prices)}
+    model = {"model": "percentage", "rate_percent": draw(st.sampled_from(["1.5", "33.333333333"])), "fixed_per_event": draw(st.sampled_from([None, "0.1"]))}
+    model |= {"free_events": draw(st.sampled_from([None, 0, 3])), "free_amount": draw(st.sampled_from([None, "100", "777.5"]))}
+    return model | {"minimum_per_event": draw(st.sampled_from([None, "0.2"])), "maximum_per_event": draw(st.sampled_from([None, "4"]))}
+
+
+@st.composite
+def contracts(draw):
+    """One customer's contract of one to three versions; a charge keeps its kind over the versions."""
+    kinds = {}
+    for meter in ("m0", "m1", "m2"):
+        kind = draw(st.sampled_from(["sum", "count", "max", "latest", "unique_count", "walked"]))
+        aggregation = {"kind": "sum" if kind == "walked" else kind}
+        if kind == "max":
+            aggregation["bucket"] = draw(st.sampled_from([None, "hour", "day"]))
+        if kind == "unique_count":
+            aggregation["property"] = "user"
+        reset = draw(st.sampled_from(["billing_period", "contract_version"] + (["never"] if kind in ("sum", "count") else [])))
+        kinds[meter] = (kind, {"aggregation": aggregation, "reset": reset, "group_by": draw(st.sampled_from([[], ["region"]]))})
+    versions = []
+    for number in range(1, draw(st.integers(1, 3)) + 1):
+        charges = []
+        for meter, (kind, fixed) in kinds.items():
+            model = draw(walked() if kind == "walked" else linear())
+            extra = {"discount_percent": draw(st.sampled_from(["0", "0", "12.5"])), "maximum": draw(st.sampled_from([None, None, "150"]))}
+            extra["included_quantity"] = draw(st.sampled_from(["0", "0", "25.5"]))
+            extra["unit_conversion"] = draw(st.sampled_from([None, None, {"divide_by": "3"}, {"multiply_by": "2.5", "round": "ceil"}]))
+            charges.append({"charge_id": f"c-{meter}", "meter": meter, "price": model} | fixed | extra)
+        start = 1 if number == 1 else draw(st.integers(2, 50))
+        end = draw(st.sampled_from([None, None, start + 10])) if number > 1 else None
+        versions.append({"contract_id": "k", "version": number, "customer_id": "acme", "effective_from": _day(start), "charges": charges} | ({"effective_to": _day(end)} if end else {}))
+    return versions
+
+
+def _day(number):
+    return str(np.datetime64("2026-01-01T00:00:00") + np.timedelta64(number - 1, "D")) + "+00:00"
+
+
+@st.composite
+def usage(draw):
+    made = []
+    for number in range(draw(st.integers(1, 40))):
+        moment = np.datetime64("2026-01-25T00:00:00") + np.timedelta64(draw(st.integers(0, 14 * 24 * 60)), "m")
+        event = {"id": f"e{number}", "source": "s", "customer_id": "acme", "meter": draw(st.sampled_from(["m0", "m1", "m2"])), "time": f"{moment}+00:00"}
+        event |= {"quantity": draw(decimals), "attributes": {"region": draw(st.sampled_from(["eu", "us"])), "user": draw(st.sampled_from("abc"))}}
+        kind = draw(st.integers(0, 19))
+        if kind == 0 and made:
+            made.append(dict(draw(st.sampled_from(made))))
+        elif kind == 1 and made:
+            made.append(draw(st.sampled_from(made)) | {"quantity": "1.5"})
+        elif kind in (2, 3, 4):
+            target = {"source": "s", "id": f"e{draw(st.integers(0, 45))}"}
+            what = {"voids": target} if kind == 2 else {"corrects": target}
+            made.append({name: value for name, value in (event | what).items() if not (kind == 2 and name == "quantity")})
+        else:
+            made.append(event)
+    return made
+
+
+def run(versions, events, sizes):
+    """Drive the stage batch by batch; totals by (contract, charge, group, period) and the counts."""
+    state = UsageState()
+    documents = [usage_document.parse(event) for event in events]
+    totals, rated, first, known = defaultdict(Fraction), [], 0, [parse_contract(v) for v in versions]
+    while first < len(documents):
+        part = documents[first : first + sizes[first % len(sizes)]]
+        columns = usage_document.columns(part)
+        stamps = np.full(len(part), 1_775_000_000_000_000)
+        stamps = np.maximum(stamps * 0, columns["time"].cast(pa.int64()).to_numpy(zero_copy_only=False))
+        batch = UsageBatch(first, len(part), columns, np.arange(len(part)), stamps, pa.array([b"x"] * len(part), pa.large_binary()), originals=_originals(rated, part))
+        for row in step(state, batch, known).rated.to_pylist():
+            rated.append(row)
+            group = None if row["group"] is None else tuple(row["group"])
+            totals[row["contract_id"], row["charge_id"], group, row["billing_period"]] += Fraction(row["amount"])
+        known, first = [], first + len(part)
+    ids = [row["rated_id"] for row in rated]
+    assert len(ids) == len(set(ids)), "a rated id stands twice"
+    return {place: amount for place, amount in totals.items() if amount}, state
+
+
+def _originals(rated, part):
+    """What the rated rows so far know of the events that this batch corrects."""
+    wanted = {(d.corrects or d.voids).id for d in part if d.corrects or d.voids}
+    found = defaultdict(dict)
+    for row in rated:
+        name = row["usage"]["id"]
+        if name in wanted and row["cause"]["kind"] != "carry":
+            place = (row["contract_id"], row["contract_version"], row["charge_id"])
+            before = found[name].get(place)
+            quantity = int(row["quantity"].scaleb(9)) + (before.quantity if before else 0)
+            time = int(np.datetime64(row["time"].replace(tzinfo=None), "us").astype(np.int64))
+            group = None if row["group"] is None else tuple(row["group"])
+            found[name][place] = Original("acme", *place, group, time, quantity)
+    return {("acme", EventKey("s", name)): list(places.values()) for name, places in found.items()}
+
+
+def expected(versions, events):
+    return {place: amount for place, amount in oracle.charges(versions, events).items() if amount}
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(contracts(), usage(), st.lists(st.integers(1, 15), min_size=1, max_size=5))
+def test_totals_and_fates_equal_the_oracle_in_any_split(versions, events, sizes):
+    totals, state = run(versions, events, sizes)
+    assert totals == expected(versions, events)
+    fates = oracle.facts(versions, events)[0]
+    assert state.totals.duplicate == fates.count("duplicate")
+    assert state.totals.conflict == fates.count("conflict")
+    assert state.waiting.count == fates.count("held")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(contracts(), usage(), st.randoms(use_true_random=False))
+def test_totals_do_not_depend_on_the_order_of_arrival(versions, events, random):
+    plain = list({event["id"]: event for event in events if not event.get("corrects") and "voids" not in event}.values())
+    plain = [event for event in plain if sum(e["id"] == event["id"] for e in events) == 1]
+    shuffled = random.sample(plain, len(plain))
+    latest = {c["charge_id"] for v in versions for c in v["charges"] if c["aggregation"]["kind"] == "latest"}
+    first, second = run(versions, plain, [7])[0], run(versions, shuffled, [3, 11])[0]
+    assert {k: v for k, v in first.items() if k[1] not in latest} == {k: v for k, v in second.items() if k[1] not in latest}
