@@ -25,7 +25,7 @@ def main() -> None:
         arrow, avro = Path(name) / "a.arrow", Path(name) / "a.avro"
         figures = {
             "Arrow IPC, write": _per_million(lambda: segments.write(arrow, batch, "t", 0)),
-            "Arrow IPC, read": _per_million(lambda: segments.read(arrow)["value"].combine_chunks()),
+            "Arrow IPC, read": _per_million(segments.read(arrow)["value"].combine_chunks),
             "Avro container, write": _per_million(lambda: _write(avro, values)),
             "Avro container, read": _per_million(lambda: _read(avro)),
         }

@@ -378,11 +378,13 @@ def _tariff_of(tariffs: Tariffs, version: I64, meter: pa.Array, rows: I64) -> I6
     """The tariff of each row where it is one, active, and the kernel's; -1 elsewhere."""
     if not pa.types.is_dictionary(meter.type):
         meter = pc.dictionary_encode(meter)
-    names = meter.dictionary.to_pylist()
-    pairs = version * len(names) + meter.indices.to_numpy()[rows]
-    unique, inverse = np.unique(pairs, return_inverse=True)
-    numbers = [tariffs.solo(pair // len(names), names[pair % len(names)]) for pair in unique.tolist()]
-    return np.array(numbers, np.int64)[inverse]
+    codes = meter.indices.to_numpy()[rows]
+    out = np.full(len(rows), -1, np.int64)
+    for code, name in enumerate(meter.dictionary.to_pylist()):
+        at = np.nonzero(codes == code)[0]
+        if len(at):
+            out[at] = tariffs.solo(version[at], name)
+    return out
 
 
 def _by_columns(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tieout import ids
-from tieout.contract_book import ContractBook
+from tieout.contract_book import FOREVER, ContractBook
 from tieout.contracts import Charge, ContractVersion, Dynamic, Flat, Matrix, Percentage
 from tieout.ids import Lanes
 from tieout.period import Calendar, Period
@@ -103,7 +103,8 @@ class Tariffs:
         self.versions: list[ContractVersion] = []
         self.charges = Columns(self)
         self._by_meter: dict[int, dict[str, tuple[Tariff, ...]]] = {}
-        self._solo: list[dict[str, int]] = []
+        self._solo: dict[str, tuple[list[int], list[int]]] = {}
+        self._solo_arrays: dict[str, tuple[I64, I64]] = {}
         self._by_charge: dict[tuple[str, int, str], Tariff] = {}
         self._number_of: dict[tuple[str, int], int] = {}
         self._signed: dict[str, set[str]] = {}
@@ -140,7 +141,12 @@ class Tariffs:
                 signed.add(charge.meter)
         self._by_meter[number] = {meter: tuple(found) for meter, found in by_meter.items()}
         active = version.status not in INACTIVE
-        self._solo.append({m: f[0].number for m, f in by_meter.items() if active and len(f) == 1 and f[0].plain and f[0].columnar})
+        for meter, found in by_meter.items():
+            if active and len(found) == 1 and found[0].plain and found[0].columnar:
+                versions, numbers = self._solo.setdefault(meter, ([], []))
+                versions.append(number)
+                numbers.append(found[0].number)
+                self._solo_arrays.pop(meter, None)
 
     def _tariff(self, version: ContractVersion, charge: Charge, calendar: Calendar) -> Tariff:
         kind = kind_of(charge)
@@ -206,9 +212,16 @@ class Tariffs:
         """The tariffs that a meter meets under a version."""
         return self._by_meter[version].get(meter, ())
 
-    def solo(self, version: int, meter: str) -> int:
-        """The tariff of a meter where it is one, of an active version, and the kernel's; -1 elsewhere."""
-        return self._solo[version].get(meter, -1)
+    def solo(self, version: I64, meter: str) -> I64:
+        """The tariff of a meter under each version where it is one, of an active version, and the kernel's; else -1."""
+        if meter not in self._solo:
+            return np.full(len(version), -1, np.int64)
+        if meter not in self._solo_arrays:
+            versions, numbers = self._solo[meter]
+            self._solo_arrays[meter] = np.array([*versions, FOREVER], np.int64), np.array([*numbers, -1], np.int64)
+        known, tariffs = self._solo_arrays[meter]  # versions are numbered as they come, so they stand in order
+        at = np.searchsorted(known, version)
+        return np.where(known[at] == version, tariffs[at], -1)
 
     def of_contract(self, version: ContractVersion, meter: str) -> tuple[Tariff, ...]:
         """The same by the version itself."""
