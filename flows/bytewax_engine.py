@@ -14,12 +14,27 @@ from bytewax.testing import run_main
 from flows.pipeline import Cell, Lot, Pipeline, Prepared, Source
 
 
+class _Run:
+    """What one run shares: the first failure, after which nothing is read or committed any more.
+
+    An exception that crosses the engine ends the process with the engine's own words; this way the caller sees it.
+    """
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+
+
 class _In(StatefulSourcePartition[tuple[str, Lot], None]):
-    def __init__(self, name: str, source: Source) -> None:
-        self._name, self._source = name, source
+    def __init__(self, run: _Run, name: str, source: Source) -> None:
+        self._run, self._name, self._source = run, name, source
 
     def next_batch(self) -> list[tuple[str, Lot]]:
-        lot = self._source.poll()
+        lot = None
+        if self._run.failure is None:
+            try:
+                lot = self._source.poll()
+            except BaseException as failure:  # noqa: BLE001 - raised again by run
+                self._run.failure = failure
         if lot is None:
             raise StopIteration
         return [(self._name, lot)]
@@ -29,30 +44,36 @@ class _In(StatefulSourcePartition[tuple[str, Lot], None]):
 
 
 class _Ins(FixedPartitionedSource[tuple[str, Lot], None]):
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, run: _Run, pipeline: Pipeline) -> None:
+        self._run = run
         self._sources = {str(partition): source for partition, source in pipeline.sources.items()}
 
     def list_parts(self) -> list[str]:
         return list(self._sources)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _In:  # noqa: ARG002 - the engine's signature
-        return _In(for_part, self._sources[for_part])
+        return _In(self._run, for_part, self._sources[for_part])
 
 
 class _Out(StatefulSinkPartition[Prepared, None]):
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
+    def __init__(self, run: _Run, cell: Cell) -> None:
+        self._run, self._cell = run, cell
 
     def write_batch(self, values: list[Prepared]) -> None:
         for prepared in values:
-            self._cell.take(prepared)
+            if self._run.failure is None:
+                try:
+                    self._cell.take(prepared)
+                except BaseException as failure:  # noqa: BLE001 - raised again by run
+                    self._run.failure = failure
 
     def snapshot(self) -> None:
         return None
 
 
 class _Outs(FixedPartitionedSink[Prepared, None]):
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, run: _Run, pipeline: Pipeline) -> None:
+        self._run = run
         self._cells = {str(partition): cell for partition, cell in pipeline.cells.items()}
 
     def list_parts(self) -> list[str]:
@@ -62,13 +83,16 @@ class _Outs(FixedPartitionedSink[Prepared, None]):
         return list(self._cells).index(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Out:  # noqa: ARG002 - the engine's signature
-        return _Out(self._cells[for_part])
+        return _Out(self._run, self._cells[for_part])
 
 
 def run(pipeline: Pipeline) -> None:
-    """Run until every source has ended."""
+    """Run until every source has ended; raises what a source or cell raised."""
+    shared = _Run()
     flow = Dataflow(pipeline.name)
-    lots = op.input("read", flow, _Ins(pipeline))
+    lots = op.input("read", flow, _Ins(shared, pipeline))
     prepared = op.map_value("decode", lots, pipeline.prepare)
-    op.output("fold_and_commit", prepared, _Outs(pipeline))
+    op.output("fold_and_commit", prepared, _Outs(shared, pipeline))
     run_main(flow)
+    if shared.failure is not None:
+        raise shared.failure

@@ -28,7 +28,7 @@ def read_json(name: str) -> Any:
     with open_text(name) as file:
         try:
             return json.load(file)
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             msg = f"{name}: is not JSON ({error}); check the file"
             raise CommandError(msg) from error
 

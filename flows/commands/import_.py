@@ -25,6 +25,7 @@ from flows import codecs, output, publish, topics
 from flows.cli import CommandError
 from flows.commands import files
 from sinks.ingress import Ingress
+from tieout.contract_book import ContractBook
 from tieout.contracts import ContractRefused, parse_contract
 from tieout.period import micros
 from tieout.usage import EVENTS
@@ -78,9 +79,10 @@ def _done(added: int, rows: int, what: str, topic: str, how: str) -> None:
 def _contracts(path: Path) -> list[dict[str, Any]]:
     document = files.read_json(str(path))
     documents = document if isinstance(document, list) else [document]
+    book = ContractBook(first_number=None)
     for number, one in enumerate(documents, 1):
         try:
-            parse_contract(one)
+            book.apply(parse_contract(one))
         except ContractRefused as refused:
             lines = "".join(f"\n  {p.path or 'document'}: {p.message}" for p in refused.problems)
             msg = f"{path}, contract {number}: refused, nothing was imported{lines}"
@@ -96,7 +98,7 @@ def _table(path: Path, form: str) -> pa.Table:
             return pa.Table.from_pylist([row for _, row in files.read_lines(str(path))])
         raw = path.read_bytes()
         return _all_text(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except (pa.ArrowInvalid, OSError, EOFError, AttributeError) as error:
+    except (pa.ArrowInvalid, OSError, EOFError, AttributeError, UnicodeDecodeError) as error:
         msg = f"{path}: is not {form} ({error}); check the file, or name its real format"
         raise CommandError(msg) from error
 
