@@ -1,12 +1,13 @@
 """The columnar kernel against the price of one quantity, and running quantities that no machine integer holds."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.test_rating import linear
 from tests.unit.test_quote import ask
-from tieout import money
+from tieout import money, wide
 from tieout.contracts import parse_charge
 from tieout.rating.adjustments import LinearPrice, compile_price
 from tieout.rating.chains import Chains
@@ -69,7 +70,7 @@ def test_quantities_of_28_digits_add_up_without_wrapping():
 
 
 def test_an_amount_beyond_38_digits_is_an_error_and_never_a_smaller_number():
-    units = money.units(__import__("decimal").Decimal("9" * 19), 9)
-    price = compile_price(parse_charge({"price": {"model": "per_unit", "unit_price": "999999999999"}}, "USD").charges[0])
-    assert price.at(units) == units * 999_999_999_999 * 1000
-    assert PriceTable().number(price) == -1 or price.at(units) < 2**127
+    assert wide.decimals_of([10**38 - 1, 1 - 10**38], 38, 12).to_pylist()[0] == money.decimal(10**38 - 1, 12)
+    for units in (10**38, -(10**38), 10**60):
+        with pytest.raises(OverflowError, match="needs more than 38 digits"):
+            wide.decimals_of([units], 38, 12)
