@@ -20,7 +20,7 @@ REMEDIES: Final = {
     "contract_inactive": "the contract is suspended or terminated at the event's time; resume it, or waive the usage",
     "contract_ambiguous": "several contracts meter this; send the event with 'contract_id', or end one of them",
     "no_charge": "no charge of the contract takes this meter with these attributes; amend the contract",
-    "no_price": "no price matches these attributes, or a dynamic price lacks the event's 'amount'; amend the contract",
+    "no_price": "no price matches these attributes, a dynamic price lacks the event's 'amount', or the amount would exceed 10^18; amend the contract or void the event",
     "original_unknown": "the event that this one corrects or voids has not arrived; send it, or waive the correction",
 }
 

@@ -398,7 +398,8 @@ def _by_columns(
     quantity, fits = wide.narrow(events["quantity"])
     counted = columns.numbers("count", tariff[chosen]).astype(np.bool_) if len(chosen) else np.zeros(0, np.bool_)
     q = np.where(counted, QUANTITY, quantity[chosen])
-    number = np.where(fits[chosen] | counted, columns.numbers("price", tariff[chosen]) if len(chosen) else chosen, -1)
+    usual = counted | (fits[chosen] & (q <= columns.numbers("safe", tariff[chosen]))) if len(chosen) else counted
+    number = np.where(usual, columns.numbers("price", tariff[chosen]), -1) if len(chosen) else chosen
     chain = state.rater.chains.rows(fast.chain_keys) if len(chosen) else chosen
     rank = columns.numbers("rank", tariff[chosen]) if len(chosen) else chosen
     priced = state.rater.chains.price(state.tariffs.table, chain, rank, number, q)
@@ -446,7 +447,7 @@ def _tariffs(state: UsageState, event: UsageEvent) -> tuple[str | None, tuple[Ta
     met = tuple(t for t in state.tariffs.of_contract(version, event.meter) if t.matches(event.attributes))
     if not met:
         return "no_charge", ()
-    if not all(t.prices(event.attributes, event.amount) for t in met):
+    if not all(t.prices(event.attributes, event.quantity or 0, event.amount) for t in met):
         return "no_price", ()
     return None, met
 

@@ -31,7 +31,7 @@ from tieout.contracts import (
 )
 from tieout.rating import dynamic, flat, graduated, graduated_percentage, package, per_unit, plain, volume
 from tieout.rating.curve import ZERO, Curve
-from tieout.rating.plain import Piece
+from tieout.rating.plain import Piece, Step
 
 ORDER: Final = (
     "unit conversion",
@@ -48,6 +48,8 @@ ORDER: Final = (
 )
 RATED: Final = 10**12
 QUANTITY: Final = 10**9
+LARGEST: Final = 10**30
+"""No event is priced at this or more (10^18 of the currency): such a figure is an error, and sums of it would overflow."""
 
 
 class Price(Protocol):
@@ -64,10 +66,11 @@ class LinearPrice:
     pieces: tuple[Piece, ...]
     denominator: int
     maximum: int | None
+    step: Step | None = None
 
     def at(self, quantity: int) -> int:
         """``P(q)`` in 10^-12."""
-        q = max(quantity, 0)
+        q = max(quantity, 0) if self.step is None else self.step.count(quantity)
         for piece in self.pieces:
             if piece.up_to is None or q <= piece.up_to:
                 amount = money.round_ratio(piece.base + (q - piece.low) * piece.slope, self.denominator)
@@ -91,6 +94,14 @@ class SteppedPrice:
         model = self.charge.price
         amount = package.amount(model, billed) if isinstance(model, Package) else _on_curve(self.curve, billed)
         return capped(self.charge, amount * self.scale)
+
+
+def safe_quantity(price: LinearPrice) -> int:
+    """A quantity up to which the price surely stays below ``LARGEST`` (in the price's own unit; -1 for none)."""
+    base = max(abs(piece.base) for piece in price.pieces)
+    slope = max(1, *(piece.slope for piece in price.pieces))
+    steps = (LARGEST * price.denominator - base - price.denominator) // slope
+    return steps if price.step is None else (steps - 1) * price.step.size
 
 
 def _on_curve(segments: Curve | None, quantity: Fraction) -> Fraction:
@@ -170,12 +181,30 @@ def compile_price(charge: Charge, *, unit_price_scale: Fraction = Fraction(1)) -
     short = plain.pieces(charge) if unit_price_scale == 1 else None
     if short is not None:
         return LinearPrice(*short, None if charge.maximum is None else maximum(charge))
+    if isinstance(charge.price, Package) and unit_price_scale == 1:
+        stepped = _packages(charge, charge.price)
+        if stepped is not None:
+            return stepped
     unit = RATED if isinstance(charge.price, Dynamic) else QUANTITY
     segments = curve_of(charge)
     steps = charge.unit_conversion is not None and charge.unit_conversion.round != "none"
     if segments is None or steps:
         return SteppedPrice(charge, segments, unit, net(charge) * unit_price_scale)
     return _linear(charge, segments, unit, net(charge) * unit_price_scale)
+
+
+def _packages(charge: Charge, model: Package) -> LinearPrice | None:
+    """Packages in raw integers; None where a rounded conversion or an odd size keeps them from being whole."""
+    conversion = charge.unit_conversion
+    if conversion is not None and conversion.round != "none":
+        return None
+    per_billed = QUANTITY / factor(conversion) if conversion is not None else Fraction(QUANTITY)
+    size, free = Fraction(model.size) * per_billed, (Fraction(model.free_units) + Fraction(charge.included_quantity)) * per_billed
+    if size.denominator > 1 or free.denominator > 1:
+        return None
+    price = Fraction(model.price) * net(charge) * RATED
+    step = Step(int(free), int(size), model.partial == "up")
+    return LinearPrice((Piece(None, 0, 0, price.numerator),), price.denominator, None if charge.maximum is None else maximum(charge), step)
 
 
 def _linear(charge: Charge, segments: Curve, unit: int, scale: Fraction) -> LinearPrice:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tieout import wide
 from tieout.rating.adjustments import LinearPrice
+from tieout.rating.plain import Step
 
 I64 = npt.NDArray[np.int64]
 _OPEN: Final = 2**63 - 1
@@ -30,6 +31,7 @@ class PriceTable:
         self._first: list[int] = []
         self._denominators: list[int] = []
         self._maxima: list[int] = []
+        self._steps: list[Step | None] = []
         self._pieces: list[tuple[int, int, int, int]] = []
         self._longest = 1
         self._arrays: _Arrays | None = None
@@ -44,6 +46,7 @@ class PriceTable:
         number = self._numbers[price] = len(self._first)
         self._first.append(len(self._pieces))
         self._denominators.append(price.denominator)
+        self._steps.append(price.step)
         self._maxima.append(_NO_MAXIMUM if price.maximum is None else price.maximum)
         self._pieces += [
             (_OPEN if p.up_to is None else min(p.up_to, _OPEN), p.low, p.base, p.slope) for p in price.pieces
@@ -56,6 +59,10 @@ class PriceTable:
         """``P(q)`` row by row, as (high, low) lanes."""
         arrays = self._arrays = self._arrays or _Arrays(self)
         piece = arrays.first[numbers]
+        if arrays.steps:
+            size = arrays.size[numbers]
+            count = (np.maximum(quantities - arrays.free[numbers], 0) + arrays.partial[numbers]) // np.maximum(size, 1)
+            quantities = np.where(size > 0, count, quantities)
         for _ in range(self._longest - 1):
             over = quantities > arrays.up_to[piece]
             if not over.any():
@@ -89,6 +96,9 @@ class _Arrays:
         self.denominator = np.array(table._denominators, np.uint64)  # noqa: SLF001
         self.max_high = np.array([m >> 64 for m in table._maxima], np.uint64)  # noqa: SLF001
         self.max_low = np.array([m & _LOW64 for m in table._maxima], np.uint64)  # noqa: SLF001
+        steps = [(step.free, step.size, step.size - 1 if step.up else 0) if step else (0, 0, 0) for step in table._steps]  # noqa: SLF001
+        self.free, self.size, self.partial = (np.array([step[i] for step in steps], np.int64) for i in range(3))
+        self.steps = bool(self.size.any())
         self.divides = bool((self.denominator > 1).any())
         self.caps = min(table._maxima) < _NO_MAXIMUM  # noqa: SLF001
 
@@ -97,5 +107,6 @@ def _fits(price: LinearPrice) -> bool:
     return (
         0 < price.denominator < 2**32
         and all(0 <= p.low < 2**63 and 0 <= p.slope < 2**63 and 0 <= p.base < 2**124 for p in price.pieces)
+        and (price.step is None or max(price.step.free, price.step.size) < 2**61)
         and (price.maximum is None or price.maximum < _NO_MAXIMUM)
     )

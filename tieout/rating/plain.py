@@ -21,6 +21,18 @@ class Piece(NamedTuple):
     slope: int
 
 
+class Step(NamedTuple):
+    """Whole packages: the pieces price their number, ``(q - free) / size`` rounded up or down, in place of ``q``."""
+
+    free: int
+    size: int
+    up: bool
+
+    def count(self, quantity: int) -> int:
+        """How many packages a raw quantity takes."""
+        return (max(quantity - self.free, 0) + (self.size - 1 if self.up else 0)) // self.size
+
+
 QUANTITY = 10**money.QUANTITY_SCALE
 
 

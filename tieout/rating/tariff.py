@@ -9,6 +9,7 @@ Source: docs/semantics.md section 3 (the governing version; two contracts matchi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ from tieout.contracts import Charge, ContractVersion, Dynamic, Flat, Matrix, Per
 from tieout.ids import Lanes
 from tieout.period import Calendar, Period
 from tieout.rating import matrix
-from tieout.rating.adjustments import LinearPrice, Price, compile_price
+from tieout.rating.adjustments import LARGEST, QUANTITY, RATED, LinearPrice, Price, compile_price, safe_quantity
+from tieout.rating.curve import value
 from tieout.rating.kernel import PriceTable
 
 I64 = npt.NDArray[np.int64]
@@ -29,6 +31,7 @@ Kind = Literal["sum", "count", "amount", "kept", "walked", "level"]
 Group = tuple[str | None, ...]
 INACTIVE: Final = frozenset({"suspended", "terminated"})
 NO_GROUP: Final = (0, 0)
+_WIDEST: Final = 2**62
 _PERIOD_BITS: Final = 20  # a rank under ``reset: never``: the period's start in days, then the version
 
 
@@ -46,6 +49,7 @@ class Tariff:
     chain: tuple[int, int]
     correlation: tuple[int, int]
     identity: tuple[int, int]
+    safe: int  # the quantity up to which an event's amount is surely none too large, -1 where that has to be asked
 
     @property
     def plain(self) -> bool:
@@ -56,6 +60,17 @@ class Tariff:
     def columnar(self) -> bool:
         """The kernel can price it."""
         return self.price_number >= 0 and self.kind in ("sum", "count") and self.charge.reset != "never"
+
+    def too_large(self, quantity: int, amount: int | None, cell: int | None) -> bool:
+        """Whether an event alone would be priced beyond what an amount can be."""
+        model = self.charge.price
+        if isinstance(model, Percentage):
+            rated = Fraction(quantity, QUANTITY) * Fraction(model.rate_percent) / 100
+            return rated * RATED >= LARGEST
+        if isinstance(model, Matrix):
+            return value(matrix.curve(model, -1 if cell is None else cell), Fraction(max(quantity, 0), QUANTITY)) * RATED >= LARGEST
+        given = amount if isinstance(model, Dynamic) else quantity
+        return self.price is not None and self.price.at(given or 0) >= LARGEST
 
     def rank(self, period: Period) -> int:
         """The place of this version's term in its chain."""
@@ -75,12 +90,15 @@ class Tariff:
         by = self.charge.group_by
         return tuple(attributes.get(name) for name in by) if by else None
 
-    def prices(self, attributes: Mapping[str, str], amount: int | None) -> bool:
-        """Whether the price can be had for such an event."""
+    def prices(self, attributes: Mapping[str, str], quantity: int, amount: int | None) -> bool:
+        """Whether a price can be had for such an event: one that exists, and is no absurdity."""
         model = self.charge.price
-        if isinstance(model, Matrix):
-            return matrix.cell(model, attributes) is not None
-        return amount is not None or not isinstance(model, Dynamic)
+        cell = matrix.cell(model, attributes) if isinstance(model, Matrix) else None
+        if isinstance(model, Matrix) and cell is None:
+            return False
+        if isinstance(model, Dynamic) and amount is None:
+            return False
+        return 0 <= quantity <= self.safe or not self.too_large(quantity, amount, cell)
 
 
 class Tagged(NamedTuple):
@@ -156,7 +174,8 @@ class Tariffs:
         correlation = ids.lanes((contract, name))
         chain = ids.lanes((contract, name, version.version)) if charge.reset == "contract_version" else correlation
         identity = ids.lanes(("rated", contract, version.version, name))
-        return Tariff(len(self.tariffs), version, charge, calendar, kind, price, number, chain, correlation, identity)
+        safe = min(safe_quantity(price), _WIDEST) if isinstance(price, LinearPrice) and kind != "amount" else -1
+        return Tariff(len(self.tariffs), version, charge, calendar, kind, price, number, chain, correlation, identity, safe)
 
     def _place(self, book: ContractBook, customer: str) -> None:
         code = self._customers.setdefault(customer, len(self._customers))
@@ -276,7 +295,7 @@ class Columns:
         self._tariffs = tariffs
         self._names = {name: _Words() for name in STATIC}
         self._lanes: dict[str, list[tuple[int, int]]] = {"chain": [], "correlation": [], "identity": []}
-        self._numbers: dict[str, list[int]] = {"price": [], "version": [], "calendar": [], "rank": [], "count": [], "columnar": []}
+        self._numbers: dict[str, list[int]] = {"price": [], "version": [], "calendar": [], "rank": [], "count": [], "safe": []}
         self._calendars: dict[Calendar, int] = {}
         self._arrays: dict[str, npt.NDArray[np.int64]] = {}
         self._hashes: dict[str, Lanes] = {}
@@ -288,14 +307,14 @@ class Columns:
         if self._done == len(tariffs):
             return
         for tariff in tariffs[self._done :]:
-            for name, value in _static(tariff).items():
-                self._names[name].add(value)
+            for name, word in _static(tariff).items():
+                self._names[name].add(word)
             for name, pair in (("chain", tariff.chain), ("correlation", tariff.correlation), ("identity", tariff.identity)):
                 self._lanes[name].append(pair)
             code = self._calendars.setdefault(tariff.calendar, len(self._calendars))
             by_version = tariff.charge.reset == "contract_version"
             rank = 0 if by_version else tariff.contract.version
-            values = (tariff.price_number, tariff.contract.version, code, rank, tariff.kind == "count", tariff.columnar and tariff.plain)
+            values = (tariff.price_number, tariff.contract.version, code, rank, tariff.kind == "count", tariff.safe)
             for name, number in zip(self._numbers, values, strict=True):
                 self._numbers[name].append(int(number))
         self._done = len(tariffs)
