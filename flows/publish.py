@@ -4,9 +4,7 @@ In: contract version documents, or columns of usage events. Out: records in the 
 contract is validated before anything is written; a usage event is written as it is, the flow judges it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,34 +12,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows import codecs, topics
-from schemas import catalog, segments
+from flows import contract_records, topics
+from schemas import segments
 from sinks.ingress import Ingress
 from tieout import ids
 from tieout.contracts import ContractVersion, parse_contract
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from tieout.period import micros
 
 
 def contracts(ingress: Ingress, documents: Sequence[Mapping[str, Any]], partitions: int, source: str) -> int:
     """Publish contract versions in their order; how many were new. ContractRefused before anything is written."""
-    versions = [parse_contract(document) for document in documents]
-    by_partition: dict[int, list[dict[str, Any]]] = {}
-    for document, version in zip(documents, versions, strict=True):
-        row = _contract_row(document, version)
-        by_partition.setdefault(ids.partition_of(version.customer_id, partitions), []).append(row)
-    schema = catalog.arrow_schema("contract_version")
+    by_partition: dict[int, list[ContractVersion]] = {}
+    for version in [parse_contract(document) for document in documents]:
+        by_partition.setdefault(ids.partition_of(version.customer_id, partitions), []).append(version)
     batches = {}
-    for partition, rows in by_partition.items():
-        values = codecs.encode("contract_version", pa.RecordBatch.from_pylist(rows, schema=schema))
-        stamps = np.array([_micros(row["recorded_at"] or row["effective_from"]) for row in rows], np.int64)
-        batches[partition] = segments.records(values, pa.array([row["customer_id"] for row in rows]), stamps)
+    for partition, versions in by_partition.items():
+        stamps = np.array([micros(version.recorded_at or version.effective_from) for version in versions], np.int64)
+        keys = pa.array([version.customer_id for version in versions])
+        batches[partition] = segments.records(contract_records.encode(versions), keys, stamps)
     return ingress.append(topics.CONTRACTS, batches, source)
-
-
-def _contract_row(document: Mapping[str, Any], version: ContractVersion) -> dict[str, Any]:
-    fields = ("contract_id", "version", "customer_id", "legal_entity_id", "currency", "status", "effective_from", "effective_to", "recorded_at")
-    return {name: getattr(version, name) for name in fields} | {"terms": json.dumps(document, sort_keys=True)}
 
 
 def usage(
@@ -58,7 +47,3 @@ def usage(
         rows = pa.array(at)
         batches[partition] = segments.records(values.take(rows), keys.take(rows), record_time[at])
     return ingress.append(topics.USAGE, batches, source)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

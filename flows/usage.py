@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from flows import codecs, topics, usage_state
+from flows import codecs, contract_records, topics, usage_state
 from flows import token as tokens
 from flows.originals import RatedIndex
 from flows.pipeline import Lot, Pipeline, Prepared
@@ -28,7 +28,7 @@ from schemas.codec import Decoder
 from sinks.files import PartitionWriter
 from sources.files import TopicReader
 from tieout import ids, money
-from tieout.contracts import ContractVersion, parse_contract
+from tieout.contracts import ContractVersion
 from tieout.ids import EventKey
 from tieout.stage import FinancialException
 from tieout.usage import NO_CLOCK, Rejected
@@ -135,11 +135,7 @@ class UsageCell:
         if records.num_rows != end - start:
             msg = f"{topics.CONTRACTS}, partition {self.partition}: records {start + records.num_rows} to {end - 1} are missing under {self.root}; restore the folder from a backup"
             raise ValueError(msg)
-        decoded = codecs.own("contract_version").decode(records["value"])
-        if decoded.rejected:
-            msg = f"{topics.CONTRACTS}, partition {self.partition}, record {start + decoded.rejected[0].row}: {decoded.rejected[0].message}"
-            raise ValueError(msg)
-        return [parse_contract(json.loads(text)) for text in decoded.batch["terms"].to_pylist()]
+        return contract_records.decode(records["value"])
 
     def take(self, prepared: Prepared) -> None:
         """Fold one lot and commit the interval."""

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -62,19 +63,24 @@ def exact_decimal(value: object) -> Decimal:
     return number
 
 
-def _limited(digits: int, scale: int) -> AfterValidator:
-    limit = 10**digits
+def _limited(digits: int, scale: int) -> PlainValidator:
+    """Decimals of 0 or more, of at most ``digits`` digits of which ``scale`` are decimals."""
+    whole = digits - scale
 
-    def check(number: Decimal) -> Decimal:
+    def check(value: object) -> Decimal:
+        number = exact_decimal(value)
+        if not number:
+            return number
         if number < 0:
             msg = f"{number} is below 0; prices, fees and quantities of a contract are 0 or more"
             raise ValueError(msg)
-        if money.units(number, scale) >= limit:
+        money.units(number, scale)
+        if number.adjusted() >= whole:
             msg = f"{number} needs more than {digits} digits"
             raise ValueError(msg)
         return number
 
-    return AfterValidator(check)
+    return PlainValidator(check)
 
 
 def instant(value: object) -> datetime:
@@ -123,9 +129,9 @@ def _currency(value: str) -> str:
     return value
 
 
-Quantity = Annotated[Decimal, BeforeValidator(exact_decimal), _limited(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]
-UnitPrice = Annotated[Decimal, BeforeValidator(exact_decimal), _limited(money.UNIT_PRICE_DIGITS, money.UNIT_PRICE_SCALE)]
-Amount = Annotated[Decimal, BeforeValidator(exact_decimal), _limited(money.RATED_DIGITS, money.RATED_SCALE)]
+Quantity = Annotated[Decimal, _limited(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]
+UnitPrice = Annotated[Decimal, _limited(money.UNIT_PRICE_DIGITS, money.UNIT_PRICE_SCALE)]
+Amount = Annotated[Decimal, _limited(money.RATED_DIGITS, money.RATED_SCALE)]
 Positive = Annotated[Quantity, Field(gt=0)]
 Instant = Annotated[datetime, BeforeValidator(instant)]
 Day = Annotated[date, BeforeValidator(_date)]
@@ -239,7 +245,7 @@ class Percentage:
     model: Literal["percentage"]
     rate_percent: Rate
     fixed_per_event: Amount | None = None
-    free_events: Annotated[int, Field(ge=0, strict=True)] | None = None
+    free_events: Annotated[int, Field(ge=0, lt=2**63, strict=True)] | None = None
     free_amount: Quantity | None = None
     minimum_per_event: Amount | None = None
     maximum_per_event: Amount | None = None
@@ -410,8 +416,8 @@ class Billing:
     anchor_month: Annotated[int, Field(ge=1, le=12, strict=True)] = 1
     anchor_weekday: Annotated[int, Field(ge=1, le=7, strict=True)] = 1
     time_zone: Zone = "UTC"
-    grace_hours: Annotated[int, Field(ge=0, strict=True)] = 24
-    payment_terms_days: Annotated[int, Field(ge=0, strict=True)] = 30
+    grace_hours: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 24
+    payment_terms_days: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 30
     late_usage: Literal["next_invoice", "exception"] = "next_invoice"
     inactive_usage: Literal["exception", "price", "waive"] = "exception"
     thresholds: tuple[Amount, ...] = ()
@@ -438,7 +444,7 @@ class RateCardRef:
     """The versioned price list that the charges come from."""
 
     rate_card_id: Name
-    version: Annotated[int, Field(ge=1, strict=True)]
+    version: Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 
 
 @_document
@@ -473,7 +479,7 @@ class Credit:
 
     grant_id: Name
     amount: Amount
-    priority: Annotated[int, Field(strict=True)] = 1
+    priority: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 1
     kind: Literal["granted", "purchased"] = "granted"
     effective_from: Instant | None = None
     expires_at: Instant | None = None

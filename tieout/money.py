@@ -43,6 +43,8 @@ _EXACT: Final = Context(prec=200)
 
 def units(number: Decimal, scale: int) -> int:
     """A decimal as an integer in units of 10^-scale; ValueError where it has more decimals."""
+    if not number:
+        return 0
     scaled = number.scaleb(scale, _EXACT)
     whole = int(scaled)
     if whole != scaled:

@@ -79,7 +79,8 @@ class Line:
     @property
     def correlation_id(self) -> str:
         """Contract, charge, group and billing period as one id, carried to the ledger."""
-        found = chain_lanes(ids.lanes((self.contract_id, self.charge_id)), self.group, self.period_start_us)
+        names = ids.combine(ids.of_strings(pa.array([self.contract_id])), ids.of_strings(pa.array([self.charge_id])))
+        found = chain_lanes(names, self.group, self.period_start_us)
         return str(ids.hexadecimal(found)[0].as_py())
 
     @property

@@ -133,7 +133,7 @@ def _rare(column: pa.Array, place: int) -> npt.NDArray[np.uint64]:
     out = np.zeros(len(column), np.uint64)
     for row in np.nonzero(column.is_valid().to_numpy(zero_copy_only=False))[0].tolist():
         value = column[row].as_py()
-        parts = tuple(value.values()) if isinstance(value, dict) else (str(value.normalize()) if hasattr(value, "normalize") else value,)
+        parts = tuple(value.values()) if isinstance(value, dict) else (str(value),)  # an amount's column has one scale
         out[row] = ids.lanes((place, *parts))[0]
     return out
 

@@ -339,7 +339,6 @@ def _price(work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes) -> Fast:
     time = _times(events)
     version = state.tariffs.tag(customers, time)
     slow = _one_by_one(work, events, customers, version)
-    state.tariffs.charges.refresh()
     tariff = np.full(len(rows), -1, np.int64)
     governed = np.nonzero((version >= 0) & ~slow)[0]
     if len(governed):

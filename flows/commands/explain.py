@@ -5,18 +5,17 @@ price holds in its one order.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows import codecs, output, topics
+from flows import codecs, contract_records, output, topics
 from flows.cli import CommandError
 from flows.commands import files
 from sources.files import TopicReader
-from tieout.contracts import Charge, ContractVersion, parse_contract
+from tieout.contracts import Charge, ContractVersion
 
 _ROWS = 50_000
 
@@ -89,4 +88,4 @@ def _version(root: Path, row: dict[str, Any]) -> ContractVersion:
     reader.refresh()
     batch = codecs.own("contract_version").decode(reader.read(reader.start, reader.end)["value"]).batch
     mine = pc.and_(pc.equal(batch["contract_id"], row["contract_id"]), pc.equal(batch["version"], row["contract_version"]))
-    return parse_contract(json.loads(batch.filter(mine)["terms"][0].as_py()))
+    return contract_records.versions(batch.filter(mine))[0]

@@ -1,5 +1,7 @@
 """Identities, the index, dedup and wide arithmetic."""
 
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tieout import ids, wide
 from tieout.dedup import CONFLICT, DUPLICATE, NEW, Seen
 from tieout.key_index import KeyIndex
-from tieout.usage import clocks, identities, key_lanes
+from tieout.usage import EVENTS, clocks, content_digests, identities, key_lanes
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,14 @@ def test_the_index_numbers_keys_as_they_first_come(batches):
             seen_now.add(n)
         assert index.find(keys).tolist() == rows.tolist()
     assert sorted(known.values()) == list(range(len(index)))
+
+
+def test_amounts_that_differ_in_the_last_of_38_digits_are_different_content():
+    amounts = ["12345678901234567890123456.123456789012", "12345678901234567890123456.123456789013"]
+    event = {"id": "1", "source": "s", "customer_id": "c", "meter": "m", "time": 0, "quantity": Decimal(1), "attributes": {}}
+    rows = [event | {"amount": Decimal(text)} for text in amounts]
+    digests = content_digests(pa.RecordBatch.from_pylist(rows, schema=EVENTS))
+    assert digests[0] != digests[1]
 
 
 HORIZON = 100

@@ -101,7 +101,6 @@ def _periods(calendars: list[Calendar], code: I64, time: I64) -> tuple[I64, pa.A
 
 def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast, singles: list[Row]) -> Rated:
     """All rated records of a batch, in the order of its rows."""
-    tariffs.charges.refresh()
     tables = []
     order = []
     if len(fast.index):

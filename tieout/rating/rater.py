@@ -224,11 +224,11 @@ class Rater:
         """The chain of an application."""
         reset = met.tariff.charge.reset
         start = 0 if reset == "never" else met.period.start_us
-        name = (met.tariff.chain, met.group, start)
+        name = (met.tariff.number, met.group, start)
         row = self._chain_rows.get(name)
         if row is None:
-            lanes = chain_lanes(met.tariff.chain, met.group, start)
-            row = self._chain_rows[name] = int(self.chains.rows(lanes)[0])
+            own = self.tariffs.charges.lanes("chain", np.array([met.tariff.number]))
+            row = self._chain_rows[name] = int(self.chains.rows(chain_lanes(own, met.group, start))[0])
         return row
 
     def _walk_place(self, met: Application) -> tuple[object, ...]:
@@ -309,8 +309,8 @@ def group_lanes(group: Group | None) -> tuple[int, int]:
     return ids.lanes(("group", *group)) if group is not None else (0, 0)
 
 
-def chain_lanes(chain: tuple[int, int], group: Group | None, start_us: int) -> ids.Lanes:
+def chain_lanes(chain: ids.Lanes, group: Group | None, start_us: int) -> ids.Lanes:
     """The key of a chain (also of a correlation, from its own first part)."""
-    left = ids.combine(ids.of_rows([chain]), ids.of_rows([group_lanes(group)]))
+    left = ids.combine(chain, ids.of_rows([group_lanes(group)]))
     return ids.combine(left, ids.of_integers(np.array([start_us], np.int64)))
 

@@ -7,7 +7,7 @@ one contract version. Customers with one contract are tagged by columns; the oth
 Source: docs/semantics.md section 3 (the governing version; two contracts matching one event).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple
@@ -46,9 +46,6 @@ class Tariff:
     kind: Kind
     price: Price | None  # None for walked models
     price_number: int  # in the kernel's table, -1 where the kernel cannot
-    chain: tuple[int, int]
-    correlation: tuple[int, int]
-    identity: tuple[int, int]
     safe: int  # the quantity up to which an event's amount is surely none too large, -1 where that has to be asked
 
     @property
@@ -170,12 +167,8 @@ class Tariffs:
         kind = kind_of(charge)
         price = None if kind == "walked" else compile_price(charge)
         number = self.table.number(price) if isinstance(price, LinearPrice) else -1
-        contract, name = version.contract_id, charge.charge_id
-        correlation = ids.lanes((contract, name))
-        chain = ids.lanes((contract, name, version.version)) if charge.reset == "contract_version" else correlation
-        identity = ids.lanes(("rated", contract, version.version, name))
         safe = min(safe_quantity(price), _WIDEST) if isinstance(price, LinearPrice) and kind != "amount" else -1
-        return Tariff(len(self.tariffs), version, charge, calendar, kind, price, number, chain, correlation, identity, safe)
+        return Tariff(len(self.tariffs), version, charge, calendar, kind, price, number, safe)
 
     def _place(self, book: ContractBook, customer: str) -> None:
         code = self._customers.setdefault(customer, len(self._customers))
@@ -294,65 +287,76 @@ class Columns:
     def __init__(self, tariffs: Tariffs) -> None:
         self._tariffs = tariffs
         self._names = {name: _Words() for name in STATIC}
-        self._lanes: dict[str, list[tuple[int, int]]] = {"chain": [], "correlation": [], "identity": []}
-        self._numbers: dict[str, list[int]] = {"price": [], "version": [], "calendar": [], "rank": [], "count": [], "safe": []}
+        self._numbers: dict[str, list[int]] = {name: [] for name in _NUMBERS}
         self._calendars: dict[Calendar, int] = {}
         self._arrays: dict[str, npt.NDArray[np.int64]] = {}
         self._hashes: dict[str, Lanes] = {}
         self._done = 0
 
-    def refresh(self) -> None:
+    def _take(self) -> None:
         """Take in the tariffs compiled since."""
-        tariffs = self._tariffs.tariffs
-        if self._done == len(tariffs):
+        if self._done == len(self._tariffs.tariffs):
             return
-        for tariff in tariffs[self._done :]:
-            for name, word in _static(tariff).items():
-                self._names[name].add(word)
-            for name, pair in (("chain", tariff.chain), ("correlation", tariff.correlation), ("identity", tariff.identity)):
-                self._lanes[name].append(pair)
-            code = self._calendars.setdefault(tariff.calendar, len(self._calendars))
-            by_version = tariff.charge.reset == "contract_version"
-            rank = 0 if by_version else tariff.contract.version
-            values = (tariff.price_number, tariff.contract.version, code, rank, tariff.kind == "count", tariff.safe)
-            for name, number in zip(self._numbers, values, strict=True):
-                self._numbers[name].append(int(number))
-        self._done = len(tariffs)
+        fresh = self._tariffs.tariffs[self._done :]
+        for name, word in STATIC.items():
+            self._names[name].extend([word(tariff) for tariff in fresh])
+        self._numbers["calendar"] += [self._calendars.setdefault(tariff.calendar, len(self._calendars)) for tariff in fresh]
+        for name, number in _NUMBERS.items():
+            if number is not None:
+                self._numbers[name] += [number(tariff) for tariff in fresh]
+        self._done += len(fresh)
         self._arrays = {name: np.array(numbers, np.int64) for name, numbers in self._numbers.items()}
-        self._hashes = {name: ids.of_rows(pairs) for name, pairs in self._lanes.items()}
+        self._hash()
+
+    def _hash(self) -> None:
+        """Hash what names a chain, a correlation and a version's charge."""
+        correlation = ids.combine(self._names["contract_id"].hashes(), self._names["charge_id"].hashes())
+        versioned = ids.combine(correlation, ids.of_integers(self._arrays["version"]))
+        by_version = self._arrays["by_version"].astype(np.bool_)[:, None]
+        chain = np.where(by_version, versioned, correlation)
+        self._hashes = {"correlation": correlation, "chain": chain, "identity": ids.combine(versioned, _RATED)}
 
     def numbers(self, name: str, rows: I64) -> I64:
         """A column of integers for tariff numbers."""
+        self._take()
         return self._arrays[name][rows]
 
     def lanes(self, name: str, rows: I64) -> Lanes:
         """A column of hashes for tariff numbers."""
+        self._take()
         return self._hashes[name][rows]
 
     def words(self, name: str, rows: I64) -> pa.Array:
         """A column of strings: dictionary-encoded while the dictionary is small next to the batch."""
+        self._take()
         return self._names[name].take(rows)
 
     @property
     def calendars(self) -> list[Calendar]:
         """The calendars by their code."""
+        self._take()
         return list(self._calendars)
 
 
-STATIC: Final = ("customer_id", "contract_id", "charge_id", "product_id", "legal_entity_id", "meter", "currency")
-
-
-def _static(tariff: Tariff) -> dict[str, str]:
-    contract, charge = tariff.contract, tariff.charge
-    return {
-        "customer_id": contract.customer_id,
-        "contract_id": contract.contract_id,
-        "charge_id": charge.charge_id,
-        "product_id": charge.product_id or charge.charge_id,
-        "legal_entity_id": charge.legal_entity_id or contract.legal_entity_id,
-        "meter": charge.meter or "",
-        "currency": contract.currency,
-    }
+STATIC: Final[Mapping[str, Callable[[Tariff], str]]] = {
+    "customer_id": lambda tariff: tariff.contract.customer_id,
+    "contract_id": lambda tariff: tariff.contract.contract_id,
+    "charge_id": lambda tariff: tariff.charge.charge_id,
+    "product_id": lambda tariff: tariff.charge.product_id or tariff.charge.charge_id,
+    "legal_entity_id": lambda tariff: tariff.charge.legal_entity_id or tariff.contract.legal_entity_id,
+    "meter": lambda tariff: tariff.charge.meter or "",
+    "currency": lambda tariff: tariff.contract.currency,
+}
+_NUMBERS: Final[Mapping[str, Callable[[Tariff], int] | None]] = {
+    "price": lambda tariff: tariff.price_number,
+    "version": lambda tariff: tariff.contract.version,
+    "rank": lambda tariff: 0 if tariff.charge.reset == "contract_version" else tariff.contract.version,
+    "by_version": lambda tariff: tariff.charge.reset == "contract_version",
+    "count": lambda tariff: tariff.kind == "count",
+    "safe": lambda tariff: tariff.safe,
+    "calendar": None,  # numbered as they come
+}
+_RATED: Final = ids.of_rows([ids.lanes(("rated",))])
 
 
 class _Words:
@@ -364,9 +368,14 @@ class _Words:
         self._code_array: npt.NDArray[np.int32] | None = None
         self._dictionary: pa.Array | None = None
 
-    def add(self, value: str) -> None:
-        self._rows.append(self._codes.setdefault(value, len(self._codes)))
+    def extend(self, values: list[str]) -> None:
+        codes = self._codes
+        self._rows += [codes.setdefault(value, len(codes)) for value in values]
         self._code_array = None
+
+    def hashes(self) -> Lanes:
+        """The hash of each row's string."""
+        return ids.of_strings(pa.array(list(self._codes), pa.string()))[np.array(self._rows, np.int64)]
 
     def take(self, rows: I64) -> pa.Array:
         if self._code_array is None or self._dictionary is None:
