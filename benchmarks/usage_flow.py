@@ -22,6 +22,7 @@ RUN = """
 import json, sys, time
 from pathlib import Path
 from flows import {engine}, usage
+from flows.file_place import FilePlace
 from tieout.rating.tariff import Tariffs
 from tieout.contracts import parse_contract
 contracts = [0.0]
@@ -34,9 +35,9 @@ def timed(function):
             contracts[0] += time.process_time() - before
     return inner
 Tariffs.take = timed(Tariffs.take)
-usage.UsageCell._read_contracts = timed(usage.UsageCell._read_contracts)
+usage.UsageFold.versions = timed(usage.UsageFold.versions)
 before = time.process_time()
-pipeline = usage.pipeline(Path(sys.argv[1]), range(int(sys.argv[2])))
+pipeline = usage.pipeline(FilePlace(Path(sys.argv[1])), range(int(sys.argv[2])))
 {engine}.run(pipeline)
 cpu = time.process_time() - before
 print(json.dumps({{"cpu": cpu, "contracts": contracts[0], "peak_mb": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) / 1024,

@@ -11,7 +11,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.testing import run_main
 
-from flows.pipeline import Cell, Lot, Pipeline, Prepared, Source
+from flows.pipeline import Cell, Pipeline, Prepared, Source
+from sources.lot import Lot
 
 
 class _Run:

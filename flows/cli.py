@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _explain(commands)
     _topic(commands)
     _verify(commands)
+    _replay(commands)
     return root
 
 
@@ -127,6 +128,12 @@ def _topic(commands: Commands) -> None:
 def _verify(commands: Commands) -> None:
     verify = _add(commands, "verify", "prove a folder: fate equations, digests, the chain of tokens", "tieout verify --dir data")
     _dir(verify)
+
+
+def _replay(commands: Commands) -> None:
+    replay = _add(commands, "replay", "price a folder again as its tokens say and compare; nothing is written", "tieout replay --dir data")
+    _dir(replay)
+    replay.add_argument("--rows", type=int, default=25_000, help="records a batch; the result does not depend on it (default: 25000)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

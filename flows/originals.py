@@ -5,7 +5,7 @@ quantity, and how many priced events a version would govern. The index is built 
 topic; it is a cache of what is committed, never the truth.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import codecs
-from sources.files import TopicReader
+from flows.pipeline import Reader
+from sources.lot import Lot
 from tieout import wide
 from tieout.contracts import ContractVersion
 from tieout.ids import EventKey, Lanes, combine, of_strings
 from tieout.usage import identities
 from tieout.usage_stage import Original
 
+I64 = npt.NDArray[np.int64]
 _ROWS = 50_000
 
 
@@ -29,8 +31,9 @@ _ROWS = 50_000
 class RatedIndex:
     """An index over one partition of the rated topic by the identity of the usage."""
 
-    reader: TopicReader
-    _position: int = 0
+    reader: Reader
+    _position: int = -1
+    _offsets: list[I64] = field(default_factory=list)
     _hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
 
     def find(self, wanted: Iterable[tuple[str, EventKey]]) -> Mapping[tuple[str, EventKey], Sequence[Original]]:
@@ -44,12 +47,14 @@ class RatedIndex:
         keys = _identities(
             pa.array([c for c, _ in names]), pa.array([k.source for _, k in names]), pa.array([k.event_id for _, k in names])
         )[:, 0]
-        rows = np.nonzero(np.isin(hashes, keys))[0].tolist()
+        offsets = np.concatenate(self._offsets)
+        self._offsets = [offsets]
+        rows = offsets[np.isin(hashes, keys)].tolist()
         found: dict[tuple[str, EventKey], dict[tuple[object, ...], Original]] = {}
         chosen = set(names)
         decode = codecs.own("rated_usage")
         for row in rows:
-            for event in _rated_rows(decode.decode(self.reader.read(row, 1)["value"]).batch):
+            for event in _rated_rows(decode.decode(self.reader.lot(row, 1).records["value"]).batch):
                 name = (event["customer_id"], EventKey(event["usage"]["source"], event["usage"]["id"]))
                 if name in chosen and event["cause"]["kind"] != "carry":
                     _add(found.setdefault(name, {}), event)
@@ -62,8 +67,8 @@ class RatedIndex:
         counts: dict[tuple[str, int], int] = {}
         decode = codecs.own("rated_usage")
         contracts = pa.array(sorted({version.contract_id for version in versions}))
-        for position in range(self.reader.start, self.reader.end, _ROWS):
-            batch = decode.decode(self.reader.read(position, _ROWS)["value"]).batch
+        for lot in _lots(self.reader, self.reader.start):
+            batch = decode.decode(lot.records["value"]).batch
             kind = batch["cause"].field("kind").cast(pa.string())
             batch = batch.filter(pc.and_(pc.is_in(batch["contract_id"], contracts), pc.equal(kind, "usage")))
             time = batch["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
@@ -77,13 +82,21 @@ class RatedIndex:
         return counts
 
     def _grow(self) -> None:
-        end = self.reader.refresh()
+        self.reader.refresh()
         decode = codecs.own("rated_usage")
-        while self._position < end:
-            batch = decode.decode(self.reader.read(self._position, _ROWS)["value"]).batch
+        for lot in _lots(self.reader, max(self._position, self.reader.start)):
+            batch = decode.decode(lot.records["value"]).batch
             usage = batch["usage"]
             self._hashes.append(_identities(batch["customer_id"], usage.field("source"), usage.field("id"))[:, 0].copy())
-            self._position += batch.num_rows
+            self._offsets.append(lot.positions)
+            self._position = lot.end
+
+
+def _lots(reader: Reader, position: int) -> Iterator[Lot]:
+    while position < reader.end:
+        lot = reader.lot(position, _ROWS)
+        yield lot
+        position = lot.end
 
 
 def _identities(customer: pa.Array, source: pa.Array, name: pa.Array) -> Lanes:

@@ -1,4 +1,4 @@
-"""A pipeline: what an engine runs, whichever engine it is.
+"""A pipeline: what an engine runs, whichever engine it is, and wherever its topics live.
 
 A partition's input is read in lots, prepared without state (decode), and folded and committed by the partition's
 cell. Fence and restore have happened when a pipeline exists: its sources begin where the cells' tokens say.
@@ -10,15 +10,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from schemas.catalog import Avro
 from schemas.decode import Decoded
-
-
-@dataclass(frozen=True, slots=True)
-class Lot:
-    """Records of one partition as they were read, from ``position`` on."""
-
-    position: int
-    records: pa.RecordBatch
+from sources.lot import Lot
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +23,60 @@ class Prepared:
     decoded: Decoded
 
 
+class Reader(Protocol):
+    """One partition of one topic, as committed."""
+
+    @property
+    def start(self) -> int:
+        """The first position kept."""
+
+    @property
+    def end(self) -> int:
+        """The position after the last record, as of the last ``refresh``."""
+
+    def refresh(self) -> int:
+        """Look for the end again."""
+
+    def lot(self, position: int, rows: int) -> Lot:
+        """Up to ``rows`` records from ``position`` on, none beyond ``end``; RetentionGap below ``start``."""
+
+
+class Log(Protocol):
+    """One partition of one flow, fenced: what it reads, and its only way to write."""
+
+    def reader(self, topic: str) -> Reader:
+        """A reader of this partition of a topic."""
+
+    def own(self, topic: str) -> pa.RecordBatch:
+        """All records of a topic that only this flow writes, to its very end."""
+
+    def last(self, topic: str) -> pa.RecordBatch:
+        """The last record of such a topic, or none."""
+
+    def commit(
+        self, sequence: int, outputs: Mapping[str, pa.RecordBatch], positions: Mapping[str, int], replaces: str | None
+    ) -> None:
+        """Write all outputs at once or nothing; those of topic ``replaces`` make its earlier records needless."""
+
+    def close(self) -> None:
+        """Give the partition up."""
+
+
+class Place(Protocol):
+    """Where topics live: a folder, or a broker."""
+
+    def fence(self, flow: str, partition: int) -> Log:
+        """Become the only writer of a flow's partition."""
+
+    def writers(self) -> Mapping[int, Avro]:
+        """Writer schemas of usage by id, beside this build's own."""
+
+
 class Source(Protocol):
     """Reads one partition."""
 
     def poll(self) -> Lot | None:
-        """The next lot; None at the end."""
+        """The next lot, empty where there is nothing yet; None at the end."""
 
 
 class Cell(Protocol):

@@ -6,6 +6,7 @@ figures; whoever keeps one head elsewhere can show later that nothing before it 
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from flows import codecs
+from flows.pipeline import Reader
 from schemas import catalog
 from tieout.usage import NO_CLOCK
 
@@ -75,6 +77,15 @@ def decode(values: pa.Array) -> list[Token]:
         row["oldest_held_at"] = None if row["oldest_held_at"] is None else _micros(row["oldest_held_at"])
         tokens.append(Token(**_fields(row)))
     return tokens
+
+
+def all_of(reader: Reader) -> Iterator[Token]:
+    """The tokens of a partition, in order."""
+    at, end = reader.start, reader.refresh()
+    while at < end:
+        lot = reader.lot(at, end - at)
+        yield from decode(lot.records["value"])
+        at = lot.end
 
 
 def _fields(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from schemas import segments
+from sources.lot import Lot
 
 
 class SourceError(OSError):
@@ -82,6 +84,12 @@ class TopicReader:
     def segments(self) -> list[Segment]:
         """The segments seen by the last ``refresh``."""
         return list(self._found)
+
+    def lot(self, position: int, rows: int) -> Lot:
+        """The same records as ``read`` with their positions, none beyond ``end``."""
+        records = self.read(position, min(rows, self.end - position))
+        positions = np.arange(position, position + records.num_rows)
+        return Lot(positions, records, position + records.num_rows)
 
     def read(self, position: int, rows: int) -> pa.RecordBatch:
         """Up to ``rows`` records from ``position``, over segment ends; fewer only at the end."""

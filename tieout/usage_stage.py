@@ -64,10 +64,9 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class UsageBatch:
-    """Rows of one partition in log order; ``events`` holds the decodable ones, ``rows`` their places among ``size``."""
+    """Rows of one partition in log order; ``events`` holds the decodable ones, ``rows`` their places among all."""
 
-    first_position: int
-    size: int
+    positions: I64
     events: pa.RecordBatch
     rows: I64
     record_time: I64
@@ -76,6 +75,13 @@ class UsageBatch:
     originals: Mapping[tuple[str, EventKey], Sequence[Original]] = field(default_factory=dict)
     backdated: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """For versions that govern events priced before: how many, by (contract, version)."""
+    ends_interval: bool = True
+    """Whether what falls due by the clock alone (overdue holds, levels that open a period) is looked at after it."""
+
+    @property
+    def size(self) -> int:
+        """How many rows there are, decodable or not."""
+        return len(self.positions)
 
 
 @dataclass(slots=True)
@@ -163,12 +169,12 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     state.rater.clock = max(state.clock, 0)
     state.rater.rows = []
     state.waiting.added, state.waiting.removed = [], []
-    work.dead += [DeadLetter(batch.first_position + r.row, r.reason, r.message, r.path) for r in rejected]
+    work.dead += [DeadLetter(int(batch.positions[r.row]), r.reason, r.message, r.path) for r in rejected]
     counts.rejected += len(rejected)
     _take_versions(work, versions)
     keys = identities_of_customers(events)
     verdicts = state.seen.judge(
-        keys, content_digests(events), _times(events), clock[rows], batch.first_position + rows
+        keys, content_digests(events), _times(events), clock[rows], batch.positions[rows]
     )
     _refuse_repeats(work, events, rows, verdicts.kind, verdicts.first_position)
     new = np.nonzero(verdicts.kind == NEW)[0]
@@ -177,8 +183,9 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     fast = _price(work, events, rows, keys)
     state.clock = int(clock[-1]) if len(clock) else state.clock
     state.rater.clock = max(state.clock, 0)
-    state.rater.open_periods(batch.size)
-    _escalate(work)
+    if batch.ends_interval:
+        state.rater.open_periods(batch.size)
+        _escalate(work)
     state.seen.sweep(state.clock)
     rated = rated_rows(state.tariffs, events, fast, state.rater.rows)
     for currency, amount in rated.amounts.items():
@@ -208,7 +215,7 @@ def one_by_one(state: UsageState, events: Sequence[UsageEvent], clock: I64) -> S
     An event's ``position`` is its row in ``clock``; its rated rows are left in ``state.rater.rows``.
     """
     empty = pa.nulls(len(clock), pa.large_binary())
-    batch = UsageBatch(0, len(clock), pa.RecordBatch.from_pylist([], schema=EVENTS), np.empty(0, np.int64), clock, empty)
+    batch = UsageBatch(np.arange(len(clock)), pa.RecordBatch.from_pylist([], schema=EVENTS), np.empty(0, np.int64), clock, empty)
     work = _Work(state, batch, Counts(), clock)
     for event in events:
         state.rater.clock = work.clock_at(event.position)
@@ -288,7 +295,7 @@ def _refuse_repeats(work: _Work, events: pa.RecordBatch, rows: I64, kind: npt.ND
     conflicts = np.nonzero(kind == CONFLICT)[0]
     work.counts.conflict += len(conflicts)
     for i in conflicts.tolist():
-        position = work.batch.first_position + int(rows[i])
+        position = int(work.batch.positions[rows[i]])
         source, event_id = events["source"][i].as_py(), events["id"][i].as_py()
         message = f"event {event_id!r} of source {source!r} came again with other content; the first delivery stands"
         work.exceptions.append(
@@ -349,7 +356,7 @@ def _price(work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes) -> Fast:
     singles = np.nonzero(slow)[0]
     if len(singles):
         chosen = events.take(pa.array(singles))
-        positions = work.batch.first_position + rows[singles]
+        positions = work.batch.positions[rows[singles]]
         for event, row in zip(records(chosen, positions), rows[singles].tolist(), strict=True):
             _decide(work, event, row)
     return fast

@@ -8,9 +8,10 @@ from typing import Any
 from flows import bytewax_engine, local_engine, output, usage
 from flows.commands import files
 from flows.commands.summary import report_of
+from flows.file_place import FilePlace
 from flows.report import render
 from flows.token import Token
-from flows.usage import FileSource, UsageCell
+from flows.usage import UsageCell, UsageSource
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
 def run_usage(root: Path, partitions: int, engine: str) -> tuple[list[UsageCell], float]:
     """Run the usage flow to the end of its input; its cells (still holding their partitions) and the CPU seconds."""
     before = time.process_time()
-    pipeline = usage.pipeline(root, range(partitions))
+    pipeline = usage.pipeline(FilePlace(root), range(partitions))
     cells: list[UsageCell] = [cell for cell in pipeline.cells.values() if isinstance(cell, UsageCell)]
-    left = sum(source.left for source in pipeline.sources.values() if isinstance(source, FileSource))
+    left = sum(source.left for source in pipeline.sources.values() if isinstance(source, UsageSource))
     with output.Bar("usage", left) as bar:
         for cell in cells:
             cell.on_commit = lambda token: bar.advance(token.counts["received"])

@@ -5,9 +5,10 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows import codecs, output, topics, usage
+from flows import codecs, output, topics
 from flows.cli import CommandError
 from flows.commands import files
+from flows.file_place import FilePlace
 from sources.files import TopicReader, list_topics
 
 
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         batch = reader.read(start, options.limit - len(shown))
         shown += [
             {"partition": partition, "offset": start + at} | row
-            for at, row in enumerate(_rows(options.topic, batch, usage.writers(root)))
+            for at, row in enumerate(_rows(options.topic, batch, FilePlace(root).writers()))
         ]
     output.show(shown, options.output)
     return 0

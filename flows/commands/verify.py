@@ -56,9 +56,7 @@ def verify(root: Path, partition: int) -> dict[str, Any] | None:
 
 def intervals(root: Path, partition: int) -> list[Token]:
     """All tokens of a partition, in order."""
-    reader = TopicReader(root, usage.TOKEN, partition)
-    reader.refresh()
-    return tokens.decode(reader.read(reader.start, reader.end - reader.start)["value"]) if reader.end else []
+    return list(tokens.all_of(TopicReader(root, usage.TOKEN, partition)))
 
 
 def _figures(token: Token, before: Token, sums: Counts) -> list[str]:

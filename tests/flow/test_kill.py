@@ -15,6 +15,7 @@ import pytest
 
 from flows import local_engine, usage
 from flows.commands.verify import verify
+from flows.file_place import FilePlace
 from tests.flow import folders
 
 KILLS = int(os.environ.get("TIEOUT_KILLS", "6"))
@@ -23,8 +24,9 @@ CODE = """
 import sys
 from pathlib import Path
 from flows import {engine}, usage
+from flows.file_place import FilePlace
 print("fence", flush=True)
-pipeline = usage.pipeline(Path(sys.argv[1]), range(2), rows=200)
+pipeline = usage.pipeline(FilePlace(Path(sys.argv[1])), range(2), rows=200)
 print("run", flush=True)
 {engine}.run(pipeline)
 """
@@ -40,7 +42,7 @@ def work():
 @pytest.mark.parametrize("engine", ["local_engine", "bytewax_engine"])
 def test_a_killed_run_started_again_equals_one_that_never_died(tmp_path, work, engine):
     folders.write(tmp_path / "whole", *work, poison_every=501)
-    local_engine.run(usage.pipeline(tmp_path / "whole", range(2), rows=200))
+    local_engine.run(usage.pipeline(FilePlace(tmp_path / "whole"), range(2), rows=200))
     rnd = random.Random(f"{engine} {SEED}")
     kills = runs = 0
     while kills < KILLS:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows import cli, local_engine, usage
+from flows.file_place import FilePlace
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -33,7 +34,7 @@ def test_two_traces_are_priced_to_the_last_digit(tmp_path):
         low, high = 5_000_000, 15_000_000
         expected += min(tokens_in, low) * Decimal("0.000003") + max(0, min(tokens_in, high) - low) * Decimal("0.0000025")
         expected += max(0, tokens_in - high) * Decimal("0.000002") + -(-tokens_out // 1000) * Decimal("0.015")
-    pipeline = usage.pipeline(Path(root), range(4))
+    pipeline = usage.pipeline(FilePlace(Path(root)), range(4))
     local_engine.run(pipeline)
     tokens = [cell.token for cell in pipeline.cells.values()]
     assert sum(token.totals.get("priced", 0) for token in tokens) == events == 56_370

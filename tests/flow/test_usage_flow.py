@@ -8,15 +8,18 @@ import pytest
 
 from flows import bytewax_engine, codecs, local_engine, topics, usage
 from flows.commands.verify import verify
+from flows.file_place import FilePlace
+from flows.replay import replay
 from sinks.files import Fenced
 from sources.files import TopicReader
 from tests.flow import folders
+from tieout.usage_stage import Limits
 
 ENGINES = {"local": local_engine.run, "bytewax": bytewax_engine.run}
 
 
 def run(root, engine="local", rows=25_000, partitions=2):
-    pipeline = usage.pipeline(root, range(partitions), rows=rows)
+    pipeline = usage.pipeline(FilePlace(root), range(partitions), rows=rows)
     ENGINES[engine](pipeline)
     for cell in pipeline.cells.values():
         cell.close()
@@ -67,14 +70,14 @@ def test_a_restart_in_the_middle_changes_nothing(tmp_path, disturbed):
         folders.write(tmp_path / name, *disturbed)
     run(tmp_path / "whole", rows=300)
     while True:
-        pipeline = usage.pipeline(tmp_path / "restarted", range(2), rows=300)
+        pipeline = usage.pipeline(FilePlace(tmp_path / "restarted"), range(2), rows=300)
         lots = {p: source.poll() for p, source in pipeline.sources.items()}
         for partition, lot in lots.items():
             if lot is not None:
                 pipeline.cells[partition].take(pipeline.prepare(lot))
         for cell in pipeline.cells.values():
             cell.close()
-        if not any(lots.values()):
+        if not any(lot is not None and len(lot.positions) for lot in lots.values()):
             break
     assert folders.output(tmp_path / "whole") == folders.output(tmp_path / "restarted")
     assert folders.output(tmp_path / "whole", topic=usage.TOKEN) == folders.output(tmp_path / "restarted", topic=usage.TOKEN)
@@ -139,9 +142,9 @@ def test_a_correction_downwards_and_a_void_take_money_back_across_a_restart(tmp_
 
 def test_two_processes_on_one_folder_the_second_is_refused(tmp_path):
     folders.write(tmp_path, [event("a")], [folders.contract("k0")], partitions=1)
-    first = usage.pipeline(tmp_path, range(1))
+    first = usage.pipeline(FilePlace(tmp_path), range(1))
     with pytest.raises(Fenced, match="is writing this partition"):
-        usage.pipeline(tmp_path, range(1))
+        usage.pipeline(FilePlace(tmp_path), range(1))
     for cell in first.cells.values():
         cell.close()
 
@@ -166,3 +169,20 @@ def test_a_changed_byte_in_a_committed_segment_is_found_by_verify(tmp_path):
     raw[at + 6 : at + 7] = b"9"
     path.write_bytes(raw)
     assert "not those that were committed" in verify(tmp_path, 0)["breaks"][0]
+
+
+@pytest.mark.parametrize("rows", [1, 137, 5000])
+def test_a_replay_by_the_tokens_gives_the_same_bytes_at_any_batch_size(tmp_path, disturbed, rows):
+    folders.write(tmp_path, *disturbed, poison_every=97)
+    run(tmp_path, rows=1000)
+    replayed = [done for partition in range(2) for done in replay(tmp_path, partition, Limits(), rows)]
+    assert [done.different for done in replayed] == [()] * len(replayed)
+    written = [values for topic in (topics.RATED, topics.HOLDS, topics.EXCEPTIONS, usage.DEAD) for values in folders.output(tmp_path, topic=topic)]
+    assert sum(done.records for done in replayed) == sum(map(len, written)) > 3500
+
+
+def test_a_replay_shows_what_was_committed_otherwise(tmp_path, disturbed):
+    folders.write(tmp_path, *disturbed)
+    run(tmp_path, rows=1000)
+    lenient = Limits(horizon=Limits().horizon // 400)
+    assert any(done.different for done in replay(tmp_path, 0, lenient, 1000))

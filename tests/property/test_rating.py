@@ -108,7 +108,7 @@ def run(versions, events, sizes):
         columns = usage_document.columns(part)
         stamps = np.full(len(part), 1_775_000_000_000_000)
         stamps = np.maximum(stamps * 0, columns["time"].cast(pa.int64()).to_numpy(zero_copy_only=False))
-        batch = UsageBatch(first, len(part), columns, np.arange(len(part)), stamps, pa.array([b"x"] * len(part), pa.large_binary()), originals=_originals(rated, part))
+        batch = UsageBatch(np.arange(first, first + len(part)), columns, np.arange(len(part)), stamps, pa.array([b"x"] * len(part), pa.large_binary()), originals=_originals(rated, part))
         for row in step(state, batch, known).rated.to_pylist():
             rated.append(row)
             group = None if row["group"] is None else tuple(row["group"])

@@ -1,0 +1,143 @@
+"""What an interval of the usage flow writes to its topics: rated usage, holds, exceptions, dead letters.
+
+In: the results of the stage, the interval's name and clock, and a way to the original records. Out: records by topic,
+in the order in which the stage came to them.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from flows import codecs, topics
+from schemas import catalog, segments
+from sources.lot import Lot
+from tieout import ids
+from tieout.stage import DeadLetter, FinancialException
+from tieout.usage import NO_CLOCK
+from tieout.usage_stage import Result
+
+FLOW: Final = "usage"
+VERSION: Final = "0.1.0"
+DEAD: Final = topics.dead_letters(topics.USAGE, FLOW)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_STAGES: Final = {"undecodable": "decode", "schema_unknown": "decode", "too_late": "time", "too_early": "time", "waived": "contract"}
+
+Originals = Callable[[int], Lot]
+"""A lot that holds the record at a position."""
+
+
+def outputs(results: Sequence[Result], partition: int, batch_id: str, clock: int, original: Originals) -> dict[str, pa.RecordBatch]:
+    """The records of an interval that was folded in one or several steps; ``clock`` is the interval's end."""
+    parts = [
+        {
+            topics.RATED: _rated(result.rated, batch_id, clock),
+            topics.HOLDS: _holds(result, clock),
+            DEAD: _dead_letters(result.dead_letters, partition, original),
+        }
+        for result in results
+    ]
+    found = [exception for result in results for exception in result.exceptions]
+    joined = {topic: _joined([part[topic] for part in parts]) for topic in (topics.RATED, topics.HOLDS, DEAD)}
+    return joined | {topics.EXCEPTIONS: _exceptions(found, partition, clock, original)}
+
+
+def blobs(rows: list[tuple[str, bytes]], clock: int) -> pa.RecordBatch:
+    """State as records, its kind as the key."""
+    values = pa.array([raw for _, raw in rows], pa.large_binary())
+    keys = pa.array([kind.encode() for kind, _ in rows], pa.large_binary())
+    return segments.records(values, keys, np.full(len(rows), clock))
+
+
+def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(parts) == 1:
+        return parts[0]
+    batches = pa.Table.from_batches(parts, schema=segments.RECORDS).combine_chunks().to_batches()
+    return batches[0] if batches else parts[0]
+
+
+def _moment(instant: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=0 if instant == NO_CLOCK else instant)
+
+
+def _rated(rated: pa.Table, batch_id: str, clock: int) -> pa.RecordBatch:
+    n = rated.num_rows
+    if not n:
+        return segments.records(pa.array([], pa.large_binary()), None, np.empty(0, np.int64))
+    batch = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([batch_id]))
+    values = codecs.encode("rated_usage", rated.append_column("batch_id", batch))
+    keys = rated["customer_id"].combine_chunks()
+    return segments.records(values, keys.cast(pa.string()), np.full(n, clock))
+
+
+def _documents(schema: str, rows: list[dict[str, Any]], keys: list[str], clock: int) -> pa.RecordBatch:
+    values = codecs.encode(schema, pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema(schema)))
+    return segments.records(values, pa.array(keys, pa.string()), np.full(len(rows), clock))
+
+
+def _holds(result: Result, clock: int) -> pa.RecordBatch:
+    rows = [
+        {
+            "hold_id": record.held.hold_id, "usage": {"source": record.held.event.key.source, "id": record.held.event.key.event_id},
+            "customer_id": record.held.event.customer_id, "contract_id": record.held.event.contract_id,
+            "meter": record.held.event.meter, "time": _moment(record.held.event.time), "reason": record.held.reason,
+            "state": record.state, "at": _moment(record.at),
+        }
+        for record in result.holds
+    ]
+    return _documents("hold", rows, [record.held.event.customer_id for record in result.holds], clock)
+
+
+def _exceptions(found: list[FinancialException], partition: int, clock: int, original: Originals) -> pa.RecordBatch:
+    """In the order of the clock, then of what they are about: it does not depend on how the interval was folded."""
+    found.sort(key=lambda exception: (exception.at, exception.evidence_positions[-1:]))
+    rows = [_exception(exception, partition, original) for exception in found]
+    return _documents("exception", rows, [row["customer_id"] for row in rows], clock)
+
+
+def _exception(found: FinancialException, partition: int, original: Originals) -> dict[str, Any]:
+    evidence = [*found.evidence, *(_payload(position, partition, original) for position in found.evidence_positions)]
+    name = ids.text(("exception", found.kind, found.customer_id, found.object_type, found.object_id, *found.evidence, *map(str, found.evidence_positions)))
+    return {
+        "exception_id": name, "kind": found.kind, "object": {"type": found.object_type, "id": found.object_id},
+        "customer_id": found.customer_id, "legal_entity_id": None, "amount_at_risk": None, "currency": None,
+        "owner": topics.OWNERS[found.kind], "opened_at": _moment(found.at), "state": "open", "correlation_id": None,
+        "message": found.message, "evidence": evidence, "resolution": None,
+    }
+
+
+def _payload(position: int, partition: int, original: Originals) -> str:
+    """The original bytes at a position, as hexadecimal text."""
+    record = _record(position, original)
+    return f"{topics.USAGE} partition {partition} position {position}: {(record['value'] or b'').hex()}"
+
+
+def _dead_letters(letters: Sequence[DeadLetter], partition: int, original: Originals) -> pa.RecordBatch:
+    values, keys, stamps, headers = [], [], [], []
+    for dead in letters:
+        record = _record(dead.position, original)
+        values.append(record["value"])
+        keys.append(record["key"])
+        stamps.append(record["timestamp"])
+        own = {
+            "reason": dead.reason, "message": dead.message, "path": dead.path, "topic": topics.USAGE,
+            "partition": str(partition), "offset": str(dead.position), "stage": _STAGES.get(dead.reason, "range"),
+            "flow": FLOW, "version": VERSION, "first_failed_at": _moment(stamps[-1]).isoformat(), "replay_count": "0",
+        }
+        added = [{"key": f"dlq.{name}", "value": text.encode()} for name, text in own.items() if text is not None]
+        headers.append([*(record["headers"] or ()), *added])
+    return segments.records(
+        pa.array(values, pa.large_binary()), pa.array(keys, pa.large_binary()), np.array(stamps, np.int64),
+        pa.array(headers, segments.HEADERS),
+    )
+
+
+def _record(position: int, original: Originals) -> dict[str, Any]:
+    lot = original(position)
+    row = lot.row_of(position)
+    if row is None:
+        msg = f"{topics.USAGE}: the record at position {position} is gone, and what became of it cannot be told without it; restore the topic"
+        raise LookupError(msg)
+    return {name: lot.records[name][row].as_py() for name in ("value", "key", "timestamp", "headers")}
