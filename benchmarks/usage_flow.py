@@ -21,26 +21,39 @@ from flows.generate import Shares
 RUN = """
 import json, sys, time
 from pathlib import Path
-from flows import {engine}, usage
-from flows.file_place import FilePlace
-from tieout.rating.tariff import Tariffs
-from tieout.contracts import parse_contract
-contracts = [0.0]
-def timed(function):
-    def inner(*arguments):
-        before = time.process_time()
+from flows import {engine}, usage, usage_records
+from flows.file_place import FileLog, FilePlace
+from tieout.dedup import Seen
+from tieout.rating.tariff import Columns, Tariffs
+stages = dict.fromkeys(("contracts", "read", "decode", "fold", "dedup", "encode", "commit"), 0.0)
+inside = []
+def timed(name, owner, attribute):
+    function = getattr(owner, attribute)
+    def inner(*arguments, **named):
+        before, nested = time.process_time(), len(inside)
+        inside.append(0.0)
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         finally:
-            contracts[0] += time.process_time() - before
-    return inner
-Tariffs.take = timed(Tariffs.take)
-usage.UsageFold.versions = timed(usage.UsageFold.versions)
+            spent = time.process_time() - before
+            stages[name] += spent - inside.pop()
+            if inside:
+                inside[-1] += spent
+    setattr(owner, attribute, inner)
+timed("contracts", Tariffs, "take")
+timed("contracts", Columns, "_take")
+timed("contracts", usage.UsageFold, "versions")
+timed("read", usage.UsageSource, "poll")
+timed("decode", usage, "prepare")
+timed("fold", usage.UsageFold, "step")
+timed("dedup", Seen, "judge")
+timed("encode", usage_records, "outputs")
+timed("commit", FileLog, "commit")
 before = time.process_time()
 pipeline = usage.pipeline(FilePlace(Path(sys.argv[1])), range(int(sys.argv[2])))
 {engine}.run(pipeline)
 cpu = time.process_time() - before
-print(json.dumps({{"cpu": cpu, "contracts": contracts[0], "peak_mb": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) / 1024,
+print(json.dumps({{"cpu": cpu, "stages": stages, "peak_mb": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) / 1024,
     "events": sum(cell.token.totals["received"] for cell in pipeline.cells.values())}}))
 """
 PARTITIONS = 4
@@ -54,7 +67,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="100000,1000000", help="sizes of the seeded folders")
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
-    print(f"{'input':>22} {'engine':>8} {'events':>10} {'CPU-s/M':>8} {'of it contracts':>16} {'events only/M':>14} {'peak MB':>8}")
+    print(f"{'input':>22} {'engine':>8} {'events':>10} {'CPU-s/M':>8} {'contracts s':>12} {'events only/M':>14} {'peak MB':>8}   stages, CPU-s/M (dedup is part of the whole, not of fold)")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "topics"
         if options.dump:
@@ -73,12 +86,17 @@ def _measure(label: str, root: Path) -> None:
         code = RUN.format(engine=engine)
         out = subprocess.run([sys.executable, "-c", code, str(root), str(PARTITIONS)], capture_output=True, text=True, check=True).stdout
         figures = json.loads(out.splitlines()[-1])
-        millions = figures["events"] / 1_000_000
+        millions, stages = figures["events"] / 1_000_000, figures["stages"]
+        contracts = stages.pop("contracts")
+        told = " ".join(f"{name} {seconds / millions:.2f}" for name, seconds in stages.items())
         print(
             f"{label:>22} {engine.partition('_')[0]:>8} {figures['events']:>10,} {figures['cpu'] / millions:>8.2f} "
-            f"{figures['contracts']:>14.2f} s {(figures['cpu'] - figures['contracts']) / millions:>14.2f} {figures['peak_mb']:>8.0f}",
+            f"{contracts:>12.2f} {(figures['cpu'] - contracts) / millions:>14.2f} {figures['peak_mb']:>8.0f}   {told}",
             flush=True,
         )
+    out = subprocess.run([sys.executable, "-m", "benchmarks.row_by_row", str(root)], capture_output=True, text=True, check=True).stdout
+    beside = json.loads(out)
+    print(f"{label:>22} beside it, of {beside['events']:,} events: row by row {beside['row by row']:.1f}, the tests' oracle {beside['oracle']:.1f} CPU-s/M", flush=True)
 
 
 if __name__ == "__main__":
