@@ -128,8 +128,13 @@ def p(charge, q):
     return amount if charge.get("maximum") is None else min(amount, F(charge["maximum"]))
 
 
-def charges(versions, events):
-    """The charge of each (contract, charge, group, period) that has live events."""
+def is_level(charge):
+    aggregation = charge.get("aggregation", {"kind": "sum"})
+    return aggregation["kind"] == "weighted_sum" or aggregation.get("carry_over", False)
+
+
+def charges(versions, events, through=None):
+    """The charge of each (contract, charge, group, period) that has live events; levels to the month of ``through``."""
     placed = defaultdict(list)
     for position, event in facts(versions, events)[1]:
         moment = at(event["time"])
@@ -145,6 +150,10 @@ def charges(versions, events):
                 placed[contract_id, charge["charge_id"], group].append((moment, position, event, version["version"], charge))
     totals = {}
     for place, found in placed.items():
+        if is_level(found[0][4]):
+            for label, amount in levels(place, versions, found, through).items():
+                totals[*place, label] = amount
+            continue
         for label in {month(moment) for moment, *_ in found}:
             totals[*place, label] = period_charge(found, label)
     return totals
@@ -180,6 +189,91 @@ def period_charge(found, label):
     return total
 
 
+def levels(place, versions, found, through):
+    """A level's charge in each month from its first event to the month of ``through``."""
+    found = sorted(found, key=lambda item: item[:2])
+    start, end = month_span(month(found[0][0]))
+    level = F(found[0][4]["aggregation"].get("initial") or 0)
+    last = max([item[0] for item in found] + [through])
+    totals = {}
+    while start <= last:
+        inside = [item for item in found if start <= item[0] < end]
+        governs = governing(versions, place[0], start)
+        opening = None if governs is None else next((c for c in governs["charges"] if c["charge_id"] == place[1]), None)
+        opener = (governs["version"], opening) if opening else (inside[0][3], inside[0][4]) if inside else None
+        if opener:
+            how = per_day if opener[1]["aggregation"].get("prorate") else per_month
+            totals[month(start)] = how(place, versions, inside, level, opener, start, end)
+        for item in inside:
+            level = level_after(opener[1], level, item)
+        start, end = end, month_span(month(end))[1]
+    return totals
+
+
+def level_after(charge, level, item):
+    kind, quantity = charge["aggregation"]["kind"], F(item[2]["quantity"])
+    return {"max": max(level, quantity), "latest": quantity, "count": level + 1}.get(kind, level + quantity)
+
+
+def per_month(place, versions, inside, level, opener, start, end):
+    kind = opener[1]["aggregation"]["kind"]
+    if kind in ("max", "latest"):
+        values = {opener[0]: (opener[1], level)}
+        for item in inside:
+            level = level_after(opener[1], level, item)
+            values[item[3]] = (item[4], level)
+        return sum((p(charge, value) for charge, value in values.values()), F(0))
+    parts = [(opener[0], opener[1], level)]
+    for item in inside:
+        quantity = F(1) if kind == "count" else F(item[2]["quantity"])
+        weight = F(int((end - item[0]).total_seconds()), int((end - start).total_seconds())) if kind == "weighted_sum" else F(1)
+        parts.append((item[3], item[4], quantity * weight))
+    total, below = F(0), None
+    for version in sorted({part[0] for part in parts}):
+        charge = [part[1] for part in parts if part[0] == version][-1]
+        mine = sum((part[2] for part in parts if part[0] == version), F(0))
+        total += p(charge, (below or 0) + mine) - (0 if below is None else p(charge, below))
+        below = (below or 0) + mine
+    return total
+
+
+def per_day(place, versions, inside, level, opener, start, end):
+    """Each day's closing level at 1/n of the unit prices; flats once, for the highest level."""
+    days, sums, highest = (end - start).days, defaultdict(F), (F(-1), None)
+    for day in range(days):
+        morning = start + timedelta(days=day)
+        today = [item for item in inside if morning <= item[0] < morning + timedelta(days=1)]
+        governs = governing(versions, place[0], morning)
+        charge = None if governs is None else next((c for c in governs["charges"] if c["charge_id"] == place[1]), None)
+        for item in today:
+            level = level_after(opener[1], level, item)
+        if charge is None and not today:
+            continue
+        version, charge = (governs["version"], charge) if charge else (today[0][3], today[0][4])
+        sums[version] += unrounded(without_flats(charge), level) / days
+        if level > highest[0]:
+            highest = (level, version, charge)
+    if highest[1] is not None:
+        sums[highest[1]] += unrounded(highest[2], highest[0]) - unrounded(without_flats(highest[2]), highest[0])
+    by_version = {v["version"]: next(c for c in v["charges"] if c["charge_id"] == place[1]) for v in versions if any(c["charge_id"] == place[1] for c in v["charges"])}
+    total = F(0)
+    for version, amount in sums.items():
+        most = by_version[version].get("maximum")
+        total += r12(amount) if most is None else min(r12(amount), F(most))
+    return total
+
+
+def unrounded(charge, q):
+    return model_price(charge["price"], chargeable(charge, max(q, F(0)))) * (1 - F(charge.get("discount_percent", "0")) / 100)
+
+
+def without_flats(charge):
+    model = charge["price"]
+    if "tiers" not in model:
+        return charge
+    return charge | {"price": model | {"tiers": [tier | {"flat_fee": "0"} for tier in model["tiers"]]}}
+
+
 def kept(charge, aggregation, mine):
     if aggregation == "unique_count":
         name = charge["aggregation"]["property"]
@@ -196,7 +290,7 @@ def kept(charge, aggregation, mine):
 
 def walk(items):
     items = sorted(items, key=lambda item: (item[0], item[2]["source"], item[2]["id"]))
-    c, events, value, ended, running = F(0), 0, F(0), False, F(0)
+    c, events, value, running = F(0), 0, F(0), F(0)
     for number, (_, _, event, _, charge) in enumerate(items):
         model = charge["price"]
         low, high = chargeable(charge, c), chargeable(charge, c + F(event["quantity"]))
@@ -207,14 +301,13 @@ def walk(items):
             part = high - low
             events, value, before = events + 1, value + part, value
             free_events, free_amount = model.get("free_events"), model.get("free_amount")
+            events_left, amount_left = free_events is None or events <= free_events, free_amount is None or value <= F(free_amount)
             amount = None
-            if not ended and (free_events is not None or free_amount is not None):
-                if (free_events is None or events <= free_events) and (free_amount is None or value <= F(free_amount)):
+            if free_events is not None or free_amount is not None:  # each event's own version says what is left of the sums so far
+                if events_left and amount_left:
                     amount = F(0)
-                else:
-                    ended = True
-                    if (free_events is None or events <= free_events) and free_amount is not None:
-                        part = value - max(before, F(free_amount))
+                elif events_left:
+                    part = value - max(before, F(free_amount))
             if amount is None:
                 amount = part * F(model["rate_percent"]) / 100 + F(model.get("fixed_per_event") or 0)
                 amount = max(amount, F(model.get("minimum_per_event") or 0))

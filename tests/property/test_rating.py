@@ -1,6 +1,7 @@
 """The usage stage against the oracle: any order of arrival, any split, every model; the same totals to the last digit."""
 
 from collections import defaultdict
+from datetime import datetime
 from fractions import Fraction
 
 import numpy as np
@@ -46,16 +47,20 @@ def walked(draw):
 
 
 @st.composite
-def contracts(draw):
+def contracts(draw, levels=None):
     """One customer's contract of one to three versions; a charge keeps its kind over the versions."""
     kinds = {}
     for meter in ("m0", "m1", "m2"):
-        kind = draw(st.sampled_from(["sum", "count", "max", "latest", "unique_count", "walked"]))
+        kind = draw(st.sampled_from(["sum", "count", "max", "latest", "unique_count", "walked"] if levels is None else levels))
         aggregation = {"kind": "sum" if kind == "walked" else kind}
-        if kind == "max":
+        if kind == "max" and levels is None:
             aggregation["bucket"] = draw(st.sampled_from([None, "hour", "day"]))
         if kind == "unique_count":
             aggregation["property"] = "user"
+        if kind == "weighted_sum":
+            aggregation["initial"] = draw(st.sampled_from([None, "12.5"]))
+        elif levels is not None:
+            aggregation |= {"carry_over": True, "prorate": draw(st.sampled_from([None, "day"]))}
         reset = draw(st.sampled_from(["billing_period", "contract_version"] + (["never"] if kind in ("sum", "count") else [])))
         kinds[meter] = (kind, {"aggregation": aggregation, "reset": reset, "group_by": draw(st.sampled_from([[], ["region"]]))})
     versions = []
@@ -67,7 +72,7 @@ def contracts(draw):
             extra["included_quantity"] = draw(st.sampled_from(["0", "0", "25.5"]))
             extra["unit_conversion"] = draw(st.sampled_from([None, None, {"divide_by": "3"}, {"multiply_by": "2.5", "round": "ceil"}]))
             charges.append({"charge_id": f"c-{meter}", "meter": meter, "price": model} | fixed | extra)
-        start = 1 if number == 1 else draw(st.integers(2, 50))
+        start = 1 if number == 1 else draw(st.integers(2, 50) | st.integers(25, 38))
         end = draw(st.sampled_from([None, None, start + 10])) if number > 1 else None
         versions.append({"contract_id": "k", "version": number, "customer_id": "acme", "effective_from": _day(start), "charges": charges} | ({"effective_to": _day(end)} if end else {}))
     return versions
@@ -136,7 +141,14 @@ def _originals(rated, part):
 
 
 def expected(versions, events):
-    return {place: amount for place, amount in oracle.charges(versions, events).items() if amount}
+    through = max(datetime.fromisoformat(event["time"]) for event in events)
+    return {place: amount for place, amount in oracle.charges(versions, events, through).items() if amount}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(contracts(["weighted_sum", "sum", "count", "max", "latest"]), usage(), st.lists(st.integers(1, 15), min_size=1, max_size=5))
+def test_levels_equal_the_oracle_in_any_split(versions, events, sizes):
+    assert run(versions, events, sizes)[0] == expected(versions, events)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))

@@ -89,9 +89,8 @@ class Level:
             end = bisect_left(self.events, period.end_us, lo=at, key=lambda e: e.time)
             inside = self.events[at:end]
             opening = governing(period.start_us) or (inside[0].tariff if inside else None)
-            if opening is None:
-                return
-            yield from _terms(period, opening, level, inside, governing)
+            if opening is not None:  # without a contract in force a level waits, unpriced
+                yield from _terms(period, opening, level, inside, governing)
             level = _closing(charge, level, inside)
             at, period = end, calendar.next(period)
 
