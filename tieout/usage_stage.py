@@ -166,7 +166,6 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     counts = Counts(received=batch.size)
     events, rows, clock, rejected = _admitted(state, batch)
     work = _Work(state, batch, counts, clock)
-    state.rater.clock = max(state.clock, 0)
     state.rater.rows = []
     state.waiting.added, state.waiting.removed = [], []
     work.dead += [DeadLetter(int(batch.positions[r.row]), r.reason, r.message, r.path) for r in rejected]
@@ -182,8 +181,8 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
         events, rows, keys = events.take(pa.array(new)), rows[new], keys[new]
     fast = _price(work, events, rows, keys)
     state.clock = int(clock[-1]) if len(clock) else state.clock
-    state.rater.clock = max(state.clock, 0)
     if batch.ends_interval:
+        state.rater.clock = max(state.clock, 0)  # within an interval it stands, however the interval is cut
         state.rater.open_periods(batch.size)
         _escalate(work)
     state.seen.sweep(state.clock)

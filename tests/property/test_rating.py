@@ -171,3 +171,18 @@ def test_totals_do_not_depend_on_the_order_of_arrival(versions, events, random):
     latest = {c["charge_id"] for v in versions for c in v["charges"] if c["aggregation"]["kind"] == "latest"}
     first, second = run(versions, plain, [7])[0], run(versions, shuffled, [3, 11])[0]
     assert {k: v for k, v in first.items() if k[1] not in latest} == {k: v for k, v in second.items() if k[1] not in latest}
+
+
+def test_a_period_that_a_voided_event_opened_stays_open_for_the_level():
+    versions = [{"contract_id": "k", "version": 1, "customer_id": "acme", "effective_from": _day(1), "charges": [
+        {"charge_id": "gb", "meter": "m0", "price": {"model": "per_unit", "unit_price": "0.000001"}, "aggregation": {"kind": "weighted_sum"}}]}]
+    base = {"source": "s", "customer_id": "acme", "meter": "m0"}
+    events = [
+        base | {"id": "e1", "time": _day(25), "quantity": "0.0001"},
+        base | {"id": "void", "time": _day(25), "voids": {"source": "s", "id": "e2"}},
+        base | {"id": "e2", "time": _day(32), "quantity": "0"},
+    ]
+    for size in (1, 3):
+        assert run(versions, events, [size])[0] == {
+            ("k", "gb", None, "2026-01"): Fraction(23, 10**12), ("k", "gb", None, "2026-02"): Fraction(1, 10**10),
+        }

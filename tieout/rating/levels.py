@@ -54,6 +54,7 @@ class Level:
             key = (period.start_us, tariff.contract.version)
             found[key] = found.get(key, 0) + amount
             places[key] = (period, tariff)
+        priced = set(places)
         moved = []
         for key in sorted(found):
             change = found[key] - self.terms.get(key, 0)
@@ -62,7 +63,7 @@ class Level:
                 places[key] = (period, tariff)
             if change:
                 moved.append((*places[key], change))
-        self.terms = {key: amount for key, amount in found.items() if key in places}
+        self.terms = {key: found[key] for key in priced}
         return moved
 
     def _place_of(self, key: tuple[int, int], governing: Governing) -> tuple[Period, Tariff]:
