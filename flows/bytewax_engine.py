@@ -5,14 +5,19 @@ and its commit live together in the sink partition; the engine's own recovery st
 with it: restarting is what the cells' tokens are for.
 """
 
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.testing import run_main
 
-from flows.pipeline import Cell, Pipeline, Prepared, Source
+from flows.pipeline import IDLE_SECONDS, Cell, Pipeline, Prepared, Source
 from sources.lot import Lot
+
+IDLE: Final = timedelta(seconds=IDLE_SECONDS)
 
 
 class _Run:
@@ -28,17 +33,22 @@ class _Run:
 class _In(StatefulSourcePartition[tuple[str, Lot], None]):
     def __init__(self, run: _Run, name: str, source: Source) -> None:
         self._run, self._name, self._source = run, name, source
+        self._idle = False
 
     def next_batch(self) -> list[tuple[str, Lot]]:
         lot = None
-        if self._run.failure is None:
+        if self._run.failure is None and not self._source.ended:
             try:
                 lot = self._source.poll()
             except BaseException as failure:  # noqa: BLE001 - raised again by run
                 self._run.failure = failure
-        if lot is None:
+        else:
             raise StopIteration
-        return [(self._name, lot)]
+        self._idle = lot is None
+        return [] if lot is None else [(self._name, lot)]
+
+    def next_awake(self) -> datetime | None:
+        return datetime.now(UTC) + IDLE if self._idle else None
 
     def snapshot(self) -> None:
         return None

@@ -58,6 +58,15 @@ def _dir(command: argparse.ArgumentParser, default: str | None = None) -> None:
     command.add_argument("--dir", required=default is None, default=default, help="the folder of topics")
 
 
+def _place(command: argparse.ArgumentParser) -> None:
+    """Where topics are: a folder or a broker."""
+    command.add_argument("--dir", help="the folder of topics")
+    command.add_argument("--bootstrap", metavar="HOST:PORT", help="the broker, instead of a folder")
+    command.add_argument("--client-config", metavar="FILE", help="the broker client's settings (TLS, SASL), name=value lines")
+    command.add_argument("--installation", default="tieout", help="the name of transactions and of the consumer group (default: tieout)")
+    command.add_argument("--topic-prefix", default="", help="stands before the name of every topic (default: none)")
+
+
 def _demo(commands: Commands) -> None:
     demo = _add(commands, "demo", "run the chain on seeded telemetry, with an HTML report", "tieout demo --dir build/demo")
     _dir(demo, "tieout-demo")
@@ -66,11 +75,20 @@ def _demo(commands: Commands) -> None:
 
 
 def _run(commands: Commands) -> None:
-    run = _add(commands, "run", "run one flow over a folder until its input is read", "tieout run usage --dir data")
+    run = _add(commands, "run", "run one flow: over a folder until its input is read, or as a cell on a broker", "tieout run usage --dir data")
     run.add_argument("flow", choices=FLOWS, help="the flow")
-    _dir(run)
+    _place(run)
     run.add_argument("--engine", choices=("bytewax", "local"), default="bytewax", help="what runs it (default: bytewax)")
-    run.add_argument("--report", metavar="FILE", help="write an HTML report with pictures")
+    run.add_argument("--report", metavar="FILE", help="write an HTML report with pictures (folder)")
+    run.add_argument("--cells", type=int, default=1, help="how many cells share the partitions (broker; default: 1)")
+    run.add_argument("--cell", type=int, default=0, help="which of them this process is, from 0 (broker; default: 0)")
+    run.add_argument("--generation", type=int, help="the deployment's number; an older one than the broker knows is refused (broker)")
+    run.add_argument("--rows", type=int, default=25_000, help="records of an interval at most (broker; default: 25000)")
+    run.add_argument("--seconds", type=float, default=0.5, help="seconds of an interval at most (broker; default: 0.5)")
+    run.add_argument("--drain", action="store_true", help="end where the input ends now instead of waiting for more (broker)")
+    run.add_argument("--registry", metavar="URL", help="the schema registry, for usage written with other schemas (broker)")
+    run.add_argument("--health-address", metavar="HOST:PORT", help="serve /live, /ready, /health and /metrics there (broker)")
+    run.add_argument("--cache", metavar="DIR", help="where files lie that spare a restart some reading; never the truth (broker)")
 
 
 def _generate(commands: Commands) -> None:

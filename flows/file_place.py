@@ -1,7 +1,7 @@
 """Topics in a folder: the place of a run without services."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from schemas.catalog import Avro
 from sinks.files import PartitionWriter
+from sources.errors import SourceError
 from sources.files import TopicReader
 
 _MERGE_EVERY: Final = 64
+_ROWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,14 @@ class FileLog:
         """A reader of this partition of a topic."""
         return TopicReader(self.root, topic, self.partition)
 
-    def own(self, topic: str) -> pa.RecordBatch:
-        """All records of a topic that only this flow writes."""
+    def own(self, topic: str, written: int) -> Iterator[pa.RecordBatch]:
+        """What is kept of a topic that only this flow writes; SourceError where the last ones are missing."""
         reader = self.reader(topic)
-        reader.refresh()
-        return reader.read(reader.start, reader.end - reader.start)
+        if reader.refresh() != written:
+            msg = f"{topic}, partition {self.partition}: has {reader.end} records, the token counts {written}; restore the folder from a backup"
+            raise SourceError(msg)
+        for at in range(reader.start, reader.end, _ROWS):
+            yield reader.read(at, _ROWS)
 
     def last(self, topic: str) -> pa.RecordBatch:
         """The last record of such a topic, or none."""

@@ -4,15 +4,18 @@ A partition's input is read in lots, prepared without state (decode), and folded
 cell. Fence and restore have happened when a pipeline exists: its sources begin where the cells' tokens say.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import pyarrow as pa
 
 from schemas.catalog import Avro
 from schemas.decode import Decoded
 from sources.lot import Lot
+
+IDLE_SECONDS: Final = 0.01
+"""How long an engine leaves a source alone that had no lot to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Prepared:
 
     lot: Lot
     decoded: Decoded
+    seconds: float = 0.0
+    """What decoding took, for the metrics."""
 
 
 class Reader(Protocol):
@@ -37,8 +42,8 @@ class Reader(Protocol):
     def refresh(self) -> int:
         """Look for the end again."""
 
-    def lot(self, position: int, rows: int) -> Lot:
-        """Up to ``rows`` records from ``position`` on, none beyond ``end``; RetentionGap below ``start``."""
+    def lot(self, position: int, rows: int, until: int | None = None) -> Lot:
+        """Up to ``rows`` records from ``position`` on, none at ``until`` (``end``) or beyond; RetentionGap below ``start``."""
 
 
 class Log(Protocol):
@@ -47,8 +52,8 @@ class Log(Protocol):
     def reader(self, topic: str) -> Reader:
         """A reader of this partition of a topic."""
 
-    def own(self, topic: str) -> pa.RecordBatch:
-        """All records of a topic that only this flow writes, to its very end."""
+    def own(self, topic: str, written: int) -> Iterator[pa.RecordBatch]:
+        """What is kept of the ``written`` records of a topic that only this flow writes, in parts; one missing is an error."""
 
     def last(self, topic: str) -> pa.RecordBatch:
         """The last record of such a topic, or none."""
@@ -75,8 +80,12 @@ class Place(Protocol):
 class Source(Protocol):
     """Reads one partition."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether no lot will come any more."""
+
     def poll(self) -> Lot | None:
-        """The next lot, empty where there is nothing yet; None at the end."""
+        """The next lot; None where none is due now."""
 
 
 class Cell(Protocol):

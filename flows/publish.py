@@ -5,7 +5,7 @@ contract is validated before anything is written; a usage event is written as it
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,16 @@ import pyarrow.compute as pc
 
 from flows import contract_records, topics
 from schemas import segments
-from sinks.ingress import Ingress
 from tieout import ids
 from tieout.contracts import ContractVersion, parse_contract
 from tieout.period import micros
+
+
+class Ingress(Protocol):
+    """The way of outside records into a place."""
+
+    def append(self, topic: str, batches: Mapping[int, pa.RecordBatch], source: str) -> int:
+        """Append records by partition under the name of their source; how many were new."""
 
 
 def contracts(ingress: Ingress, documents: Sequence[Mapping[str, Any]], partitions: int, source: str) -> int:

@@ -45,9 +45,9 @@ class _Until:
         """The end does not move by itself."""
         return self.end
 
-    def lot(self, position: int, rows: int) -> Lot:
+    def lot(self, position: int, rows: int, until: int | None = None) -> Lot:
         """As the topic's own, up to the end."""
-        return self.whole.lot(position, min(rows, self.end - position))
+        return self.whole.lot(position, rows, self.end if until is None else until)
 
 
 def replay(root: Path, partition: int, limits: Limits, rows: int) -> Iterator[Replayed]:
@@ -83,7 +83,7 @@ def _lots(reader: TopicReader, start: int, end: int, rows: int) -> Iterator[Lot]
     """The records of an interval; one empty lot where it had none."""
     at = start
     while at < end or at == start:
-        lot = reader.lot(at, min(rows, end - at))
+        lot = reader.lot(at, rows, end)
         yield lot
         if lot.end <= at:
             break

@@ -19,6 +19,7 @@ from schemas import catalog
 from tieout.usage import NO_CLOCK
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def all_of(reader: Reader) -> Iterator[Token]:
     """The tokens of a partition, in order."""
     at, end = reader.start, reader.refresh()
     while at < end:
-        lot = reader.lot(at, end - at)
+        lot = reader.lot(at, _ROWS, end)
         yield from decode(lot.records["value"])
         at = lot.end
 

@@ -39,3 +39,18 @@ def dead_letters(topic: str, flow: str) -> str:
 def state_topics(flow: str) -> tuple[str, str, str]:
     """The state, identities and tokens of a flow."""
     return f"_tieout.{flow}.state", f"_tieout.{flow}.seen", f"_tieout.{flow}.token"
+
+
+def is_own(topic: str) -> bool:
+    """Whether a topic is a flow's own, read by nobody else: state, identities, tokens."""
+    return topic.startswith("_tieout.")
+
+
+def is_state(topic: str) -> bool:
+    """Whether a topic holds state that a restart reads back whole: tokens are read from their end."""
+    return is_own(topic) and not topic.endswith(".token")
+
+
+def is_dead_letters(topic: str) -> bool:
+    """Whether a topic holds what a flow rejected: its records keep their own timestamps."""
+    return ".dlq." in topic

@@ -6,7 +6,9 @@ commit failed is thrown away; the next start restores. Source: docs/architecture
 """
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -49,15 +51,15 @@ class UsageSource:
         """Records still to read."""
         return self._end - self._position
 
-    def poll(self) -> Lot | None:
-        """The next lot; one empty lot where there is nothing at all, so that contracts count; None at the end."""
-        if self._position >= self._end:
-            if self._looked:
-                return None
-            self._looked = True
-            return Lot(np.empty(0, np.int64), pa.RecordBatch.from_pylist([], schema=segments.RECORDS), self._position)
+    @property
+    def ended(self) -> bool:
+        """Whether the end is reached; not before one lot, be it empty, so that contracts count."""
+        return self._looked and self._position >= self._end
+
+    def poll(self) -> Lot:
+        """The next lot."""
         self._looked = True
-        lot = self._reader.lot(self._position, min(self._rows, self._end - self._position))
+        lot = self._reader.lot(self._position, self._rows, self._end)
         self._position = lot.end
         return lot
 
@@ -93,7 +95,7 @@ class UsageFold:
         """The contract versions between two positions of their topic."""
         found: list[ContractVersion] = []
         while start < end:
-            lot = self.contracts.lot(start, end - start)
+            lot = self.contracts.lot(start, ROWS, end)
             if not lot.records.num_rows and lot.end <= start:
                 msg = f"{topics.CONTRACTS}, partition {self.partition}: records {start} to {end - 1} are missing; restore the topic from a backup"
                 raise ValueError(msg)
@@ -141,7 +143,10 @@ class UsageCell:
     log: Log
     fold: UsageFold
     token: Token
-    on_commit: Callable[[Token], None] | None = None
+    generation: int = 1
+    cells: int = 1
+    on_commit: Callable[[Token, Result, Mapping[str, float]], None] | None = None
+    """Hears of each interval: its token, what it came to, and the seconds of its steps."""
     _delta_bytes: int = field(default=0, init=False)
     _full_bytes: int = field(default=0, init=False)
 
@@ -168,7 +173,6 @@ class UsageCell:
 
     def _restore(self) -> None:
         found = self.log.last(TOKEN)
-        blobs, seen = self.log.own(STATE), self.log.own(SEEN)
         if not found.num_rows:
             return
         last = self.token = tokens.decode(found["value"])[0]
@@ -178,10 +182,10 @@ class UsageCell:
         with _without_collecting():
             for version in self.fold.versions(self.fold.contracts.start, last.positions.get(topics.CONTRACTS, 0)):
                 state.take_known(version)
-        rows = zip(blobs["key"].to_pylist(), blobs["value"].to_pylist(), strict=True)
-        usage_state.restore(state, ((key.decode(), value) for key, value in rows), max(last.clock, 0))
-        for value in seen["value"].to_pylist():
-            state.seen.restore(usage_state.entries_of(value))
+        usage_state.restore(state, self._blobs(), max(last.clock, 0))
+        for part in self.log.own(SEEN, last.written.get(SEEN, 0)):
+            for value in part["value"].to_pylist():
+                state.seen.restore(usage_state.entries_of(value))
         for name, count in last.totals.items():
             if name != "waiting":
                 setattr(state.totals, name, count)
@@ -191,25 +195,38 @@ class UsageCell:
             raise ValueError(msg)
         state.waiting.added, state.waiting.removed = [], []
 
+    def _blobs(self) -> Iterator[tuple[str, bytes]]:
+        """The state's records; ValueError where what came before the last full state is gone and no full state is there."""
+        written = self.token.written.get(STATE, 0)
+        found, whole = 0, False
+        for part in self.log.own(STATE, written):
+            for key, value in zip(part["key"].to_pylist(), part["value"].to_pylist(), strict=True):
+                found, whole = found + 1, whole or key == usage_state.FULL.encode()
+                yield key.decode(), value
+        if found < written and not whole:
+            msg = f"{STATE}, partition {self.partition}: {written - found} of {written} records are gone and no full state has replaced them; restore the topic from a backup"
+            raise ValueError(msg)
+
     def take(self, prepared: Prepared) -> None:
         """Fold one lot and commit the interval; nothing where neither usage nor contracts came."""
-        start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
         end = self.fold.contracts.refresh()
+        start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
         if end <= start and not len(prepared.lot.positions):
             return
+        before = time.perf_counter()
         if end > start:
             with _without_collecting():
                 result = self.fold.step(prepared, self.fold.versions(start, end))
         else:
             result = self.fold.step(prepared, ())
-        self._commit(prepared.lot, result, max(start, end))
+        self._commit(prepared.lot, result, max(start, end), {"decode": prepared.seconds, "fold": time.perf_counter() - before})
 
-    def _commit(self, lot: Lot, result: Result, contracts_end: int) -> None:
+    def _commit(self, lot: Lot, result: Result, contracts_end: int, seconds: dict[str, float]) -> None:
+        before = time.perf_counter()
         sequence, clock = self.token.sequence + 1, result.clock
         batch_id = f"{FLOW}-{self.partition}-{sequence}"
         outputs = usage_records.outputs([result], self.partition, batch_id, clock, self.fold.original(lot))
-        fresh = [("seen", usage_state.entries_blob(result.entries))] if len(result.entries.position) else []
-        outputs[SEEN] = usage_records.blobs(fresh, clock)
+        outputs[SEEN] = usage_records.blobs([("seen", raw) for raw in usage_state.entries_blobs(result.entries)], clock)
         changes = usage_state.changes(self.fold.state, result)
         self._delta_bytes += sum(len(raw) for _, raw in changes)
         full = self._delta_bytes > 2 * self._full_bytes + (4 << 20)
@@ -220,10 +237,11 @@ class UsageCell:
         positions = self.token.positions | {topics.CONTRACTS: contracts_end, topics.USAGE: lot.end}
         token = self._next_token(positions, result, sequence, outputs)
         outputs[TOKEN] = segments.records(pa.array([tokens.encode(token)], pa.large_binary()), None, np.array([clock]))
+        encoded = time.perf_counter()
         self.log.commit(sequence, outputs, positions, STATE if full else None)
         self.token = token
         if self.on_commit is not None:
-            self.on_commit(token)
+            self.on_commit(token, result, seconds | {"encode": encoded - before, "commit": time.perf_counter() - encoded})
 
     def _next_token(self, positions: dict[str, int], result: Result, sequence: int, outputs: Mapping[str, pa.RecordBatch]) -> Token:
         written = dict(self.token.written)
@@ -232,7 +250,7 @@ class UsageCell:
                 written[topic] = written.get(topic, 0) + batch.num_rows
         state = self.fold.state
         token = Token(
-            FLOW, self.partition, sequence, state_format=usage_state.FORMAT, positions=positions,
+            FLOW, self.partition, sequence, self.generation, self.cells, usage_state.FORMAT, positions=positions,
             written=written, clock=result.clock, oldest_held_at=state.waiting.oldest(),
             counts=result.counts.as_dict(), totals=state.totals.as_dict() | {"waiting": state.totals.waiting},
             amounts={currency: format(money.decimal(units, money.RATED_SCALE), "f") for currency, units in sorted(state.amounts.items())},
@@ -242,17 +260,32 @@ class UsageCell:
         return replace(token, chain=token.linked())
 
 
+def start_cells(place: Place, partitions: Sequence[int], limits: Limits) -> dict[int, UsageCell]:
+    """Fence and restore partitions, all at once: most of it is waiting. Where one fails, all are given up."""
+    with ThreadPoolExecutor(len(partitions)) as pool:
+        started = [pool.submit(UsageCell.start, place, partition, limits) for partition in partitions]
+    failures = [failure for future in started if (failure := future.exception()) is not None]
+    if failures:
+        for future in started:
+            if future.exception() is None:
+                future.result().close()
+        raise failures[0]
+    return {partition: future.result() for partition, future in zip(partitions, started, strict=True)}
+
+
 def pipeline(place: Place, partitions: Sequence[int], *, limits: Limits | None = None, rows: int = ROWS) -> Pipeline:
-    """Fence and restore the partitions, and wire them up."""
+    """Fence and restore the partitions, and wire them up to read what there is now."""
     usage = codecs.decoder("usage_event", place.writers())
-    cells = {partition: UsageCell.start(place, partition, limits or Limits()) for partition in partitions}
+    cells = start_cells(place, partitions, limits or Limits())
     sources = {partition: UsageSource(cell.log.reader(topics.USAGE), cell.position, rows) for partition, cell in cells.items()}
     return Pipeline(FLOW, sources, cells, lambda lot: prepare(usage, lot))
 
 
 def prepare(usage: Decoder, lot: Lot) -> Prepared:
     """Decode a lot."""
-    return Prepared(lot, usage.decode(lot.records["value"]))
+    before = time.perf_counter()
+    decoded = usage.decode(lot.records["value"])
+    return Prepared(lot, decoded, time.perf_counter() - before)
 
 
 def amounts_of(tokens_: Sequence[Token]) -> dict[str, Decimal]:

@@ -140,4 +140,4 @@ def _record(position: int, original: Originals) -> dict[str, Any]:
     if row is None:
         msg = f"{topics.USAGE}: the record at position {position} is gone, and what became of it cannot be told without it; restore the topic"
         raise LookupError(msg)
-    return {name: lot.records[name][row].as_py() for name in ("value", "key", "timestamp", "headers")}
+    return lot.record(row)

@@ -21,6 +21,8 @@ from tieout.usage import UsageEvent
 from tieout.usage_stage import Entry, Result, UsageState, restore_entry
 
 FORMAT: Final = 1
+FULL: Final = "full"
+PART_BYTES: Final = 700_000
 _APPLICATION: Final = pa.schema([
     ("op", pa.string()), ("customer_id", pa.string()), ("source", pa.string()), ("id", pa.string()),
     ("contract_id", pa.string()), ("version", pa.int64()), ("charge_id", pa.string()), ("group", pa.list_(pa.string())),
@@ -45,6 +47,12 @@ def blob(table: pa.Table | pa.RecordBatch) -> bytes:
     return bytes([FORMAT]) + sink.getvalue().to_pybytes()
 
 
+def blobs(kind: str, table: pa.Table) -> list[tuple[str, bytes]]:
+    """A table as records of one kind, each of a size that a broker takes; nothing where it has no rows."""
+    rows = max(1, table.num_rows * PART_BYTES // max(table.nbytes, 1))
+    return [(kind, blob(table.slice(at, rows))) for at in range(0, table.num_rows, rows)]
+
+
 def table_of(raw: bytes) -> pa.Table:
     """The table of a blob; StateFormatError names the format that is needed."""
     if raw[0] != FORMAT:
@@ -53,12 +61,13 @@ def table_of(raw: bytes) -> pa.Table:
     return pa.ipc.open_stream(pa.py_buffer(raw)[1:]).read_all()
 
 
-def entries_blob(entries: Entries) -> bytes:
+def entries_blobs(entries: Entries) -> list[bytes]:
     """Identities to remember."""
-    return blob(pa.table({
+    table = pa.table({
         "high": entries.keys[:, 0], "low": entries.keys[:, 1], "digest": entries.digest,
         "remembered_at": entries.remembered_at, "position": entries.position,
-    }))
+    })
+    return [raw for _, raw in blobs("seen", table)]
 
 
 def entries_of(raw: bytes) -> Entries:
@@ -70,18 +79,13 @@ def entries_of(raw: bytes) -> Entries:
 
 def changes(state: UsageState, result: Result) -> list[tuple[str, bytes]]:
     """What a batch changed, as (kind, blob)."""
-    blobs = []
-    if len(result.terms.rank):
-        blobs.append(("terms", _terms_blob(result.terms)))
-    if result.journal:
-        blobs.append(("journal", _journal_blob(result.journal)))
-    if result.held or result.unheld:
-        rows = [*((held, "add") for held in result.held), *((held, "remove") for held in result.unheld)]
-        blobs.append(("held", _held_blob(_final(state, rows))))
-    levels = state.rater.take_touched_levels()
-    if levels:
-        blobs.append(("levels", _levels_blob(state.rater, levels)))
-    return blobs
+    rows = [*((held, "add") for held in result.held), *((held, "remove") for held in result.unheld)]
+    return [
+        *blobs("terms", _terms_table(result.terms)),
+        *blobs("journal", _journal_table(result.journal)),
+        *blobs("held", _held_table(_final(state, rows))),
+        *blobs("levels", _levels_table(state.rater, state.rater.take_touched_levels())),
+    ]
 
 
 def _final(state: UsageState, rows: Iterable[tuple[Held, str]]) -> Iterator[tuple[Held, str]]:
@@ -101,11 +105,11 @@ def whole(state: UsageState) -> list[tuple[str, bytes]]:
     journal += [Entry("voided", None, customer, key) for customer, key in sorted(state.voided)]
     state.rater.take_touched_levels()
     return [
-        ("full", b""),
-        ("terms", _terms_blob(state.rater.chains.all_terms())),
-        ("journal", _journal_blob(journal)),
-        ("held", _held_blob((held, "add") for held in state.waiting.all())),
-        ("levels", _levels_blob(state.rater, set(state.rater.levels))),
+        (FULL, b""),
+        *blobs("terms", _terms_table(state.rater.chains.all_terms())),
+        *blobs("journal", _journal_table(journal)),
+        *blobs("held", _held_table((held, "add") for held in state.waiting.all())),
+        *blobs("levels", _levels_table(state.rater, set(state.rater.levels))),
     ]
 
 
@@ -117,7 +121,7 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
     held: dict[tuple[str, EventKey], Held] = {}
     for kind, raw in blobs:
         match kind:
-            case "full":
+            case _ if kind == FULL:
                 terms, entries, levels, held = [], [], {}, {}
             case "terms":
                 terms.append(_terms_of(raw))
@@ -150,10 +154,10 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
         state.waiting.add(waits)
 
 
-def _terms_blob(terms: Terms) -> bytes:
-    return blob(pa.table({
+def _terms_table(terms: Terms) -> pa.Table:
+    return pa.table({
         "high": terms.keys[:, 0], "low": terms.keys[:, 1], "rank": terms.rank, "quantity": terms.quantity, "live": terms.live,
-    }))
+    })
 
 
 def _terms_of(raw: bytes) -> Terms:
@@ -162,8 +166,8 @@ def _terms_of(raw: bytes) -> Terms:
     return Terms(keys, table["rank"].to_numpy(), table["quantity"].combine_chunks(), table["live"].to_numpy())
 
 
-def _journal_blob(journal: Iterable[Entry]) -> bytes:
-    return blob(pa.Table.from_pylist([_entry_row(entry) for entry in journal], schema=_APPLICATION))
+def _journal_table(journal: Iterable[Entry]) -> pa.Table:
+    return pa.Table.from_pylist([_entry_row(entry) for entry in journal], schema=_APPLICATION)
 
 
 def _entry_row(entry: Entry) -> dict[str, Any]:
@@ -194,14 +198,14 @@ def _journal_of(raw: bytes, tariffs: Tariffs) -> Iterator[Entry]:
         yield Entry(row["op"], met, row["customer_id"], key)
 
 
-def _held_blob(rows: Iterable[tuple[Held, str]]) -> bytes:
-    return blob(pa.Table.from_pylist([
+def _held_table(rows: Iterable[tuple[Held, str]]) -> pa.Table:
+    return pa.Table.from_pylist([
         {
             "op": op, "event": json.dumps(_event_row(held.event)), "reason": held.reason, "at": held.at,
             "record_time": held.record_time, "value": held.value, "escalated": held.escalated,
         }
         for held, op in rows
-    ], schema=_HELD))
+    ], schema=_HELD)
 
 
 def _event_row(event: UsageEvent) -> list[Any]:
@@ -223,12 +227,12 @@ def _held_of(raw: bytes) -> Iterator[tuple[str, Held]]:
         yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"])
 
 
-def _levels_blob(rater: Rater, places: Iterable[tuple[object, ...]]) -> bytes:
+def _levels_table(rater: Rater, places: Iterable[tuple[object, ...]]) -> pa.Table:
     rows = [
         {"place": json.dumps(place), "terms": json.dumps([[*key, amount] for key, amount in rater.levels[place].terms.items()])}
         for place in sorted(places, key=repr)
     ]
-    return blob(pa.Table.from_pylist(rows, schema=pa.schema([("place", pa.string()), ("terms", pa.string())])))
+    return pa.Table.from_pylist(rows, schema=pa.schema([("place", pa.string()), ("terms", pa.string())]))
 
 
 def _levels_of(raw: bytes) -> Iterator[tuple[tuple[object, ...], dict[tuple[int, int], int]]]:

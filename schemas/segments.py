@@ -97,7 +97,10 @@ def count(path: Path) -> int:
 
 
 def digest(batch: pa.RecordBatch) -> str:
-    """SHA-256 over records: their lengths, keys, values, timestamps and headers, however their buffers lie."""
+    """SHA-256 over records: their lengths, keys, values and headers, however their buffers lie.
+
+    Timestamps stay outside: a topic may be one whose broker sets them.
+    """
     found = hashlib.sha256()
     for name in ("key", "value"):
         column = batch[name]
@@ -109,7 +112,6 @@ def digest(batch: pa.RecordBatch) -> str:
         data = column.buffers()[2]
         if data is not None:
             found.update(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
-    found.update(np.ascontiguousarray(batch["timestamp"].to_numpy()).tobytes())
     headers = batch["headers"]
     if headers.null_count < len(headers):
         found.update(repr(headers.to_pylist()).encode())

@@ -4,8 +4,7 @@ Guarantee: commit n is written in a temporary directory, made durable, and renam
 then the parent is made durable. A kill at any instant leaves commit n whole or absent. One process writes a
 partition: the fence is an exclusive lock that the system lifts when its holder dies.
 
-Errors: ``SinkError`` (what cannot be written, with path and remedy), and under it ``Fenced`` (another process holds
-the partition) and ``OutOfOrder`` (a commit number that does not follow).
+Errors: those of ``sinks.errors``.
 """
 
 import fcntl
@@ -18,22 +17,11 @@ from typing import IO, Final
 import pyarrow as pa
 
 from schemas import segments
+from sinks.errors import Fenced, OutOfOrder, SinkError
 
 SMALL: Final = 8 << 20
 MERGE_FROM: Final = 64
 _TEMPORARY: Final = ".writing-"
-
-
-class SinkError(OSError):
-    """Something could not be written; the message says where and what to do."""
-
-
-class Fenced(SinkError):
-    """Another process writes this partition."""
-
-
-class OutOfOrder(SinkError):
-    """A commit number that does not follow the last one."""
 
 
 class PartitionWriter:

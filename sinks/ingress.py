@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import segments
-from sinks.files import PartitionWriter, SinkError
+from sinks.errors import SinkError
+from sinks.files import PartitionWriter
 
 WRITER: Final = "ingress"
 TOKEN: Final = "_tieout.ingress.token"  # noqa: S105 - a topic's name

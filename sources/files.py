@@ -3,8 +3,7 @@
 A position is the number of records before; it holds over commits, merges and restarts. A topic of a partition has
 one writer, found by looking. Readers of other processes survive a merge that happens meanwhile: they look again.
 
-Errors: ``SourceError`` (a folder or topic that is not what it should be, with path and remedy), and under it
-``RetentionGap`` (a position below the first record kept).
+Errors: those of ``sources.errors``.
 """
 
 from dataclasses import dataclass, field
@@ -15,15 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import segments
+from sources.errors import RetentionGap, SourceError
 from sources.lot import Lot
-
-
-class SourceError(OSError):
-    """Something cannot be read; the message says where and what to do."""
-
-
-class RetentionGap(SourceError):
-    """A position below the first record that is kept."""
 
 
 class Segment(NamedTuple):
@@ -85,9 +77,9 @@ class TopicReader:
         """The segments seen by the last ``refresh``."""
         return list(self._found)
 
-    def lot(self, position: int, rows: int) -> Lot:
-        """The same records as ``read`` with their positions, none beyond ``end``."""
-        records = self.read(position, min(rows, self.end - position))
+    def lot(self, position: int, rows: int, until: int | None = None) -> Lot:
+        """The same records as ``read`` with their positions, none at ``until`` (``end``) or beyond."""
+        records = self.read(position, min(rows, (self.end if until is None else until) - position))
         positions = np.arange(position, position + records.num_rows)
         return Lot(positions, records, position + records.num_rows)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from flows import output
 from flows.cli import DIFFERENCES, DONE, CommandError
 from flows.commands.generate import write_contracts, write_usage
-from flows.commands.run import run_usage, totals
-from flows.commands.summary import report_of
+from flows.commands.run import run_usage
+from flows.commands.summary import report_of, totals
 from flows.commands.verify import verify
 from flows.generate import Shares
 from flows.report import render

@@ -2,15 +2,16 @@
 
 from typing import Final
 
+from flows.cells import CellError
 from flows.cli import ERROR, GAP, CommandError
 from schemas.catalog import CatalogError
 from schemas.codec import SchemaMismatch
-from sinks.files import SinkError
-from sources.files import RetentionGap, SourceError
+from sinks.errors import SinkError
+from sources.errors import RetentionGap, SourceError
 from tieout.contracts import ContractRefused
 from tieout.usage_document import DocumentRefused
 
-EXPECTED: Final = (CommandError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError)
+EXPECTED: Final = (CommandError, CellError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError)
 
 
 def code_of(error: Exception) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,14 @@ def report_of(root: Path, tokens: Sequence[Token], seconds: float) -> Report:
         rejected=_rejected(root, [t.partition for t in tokens]),
         proofs=[Proof(row["partition"], row["intervals"], row["digests"], row["head"], tuple(row["breaks"])) for t in tokens if (row := verify(root, t.partition)) is not None],
     )
+
+
+def totals(tokens: list[Token]) -> list[dict[str, Any]]:
+    """Fates over all partitions, and rated money by currency."""
+    names = ("received", "priced", "duplicate", "conflict", "rejected", "waiting")
+    rows: list[dict[str, Any]] = [{"figure": name, "value": sum(t.totals.get(name, 0) for t in tokens)} for name in names]
+    rows += [{"figure": f"rated {currency}", "value": format(amount, "f")} for currency, amount in sorted(usage.amounts_of(tokens).items())]
+    return rows
 
 
 def _batches(root: Path, topic: str, partition: int) -> Iterator[pa.RecordBatch]:

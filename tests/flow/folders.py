@@ -21,6 +21,7 @@ CHARGES = [
     {"charge_id": "peak", "meter": "load", "aggregation": {"kind": "max"}, "price": {"model": "per_unit", "unit_price": "3"}},
     {"charge_id": "seats", "meter": "seats", "aggregation": {"kind": "sum", "carry_over": True}, "price": {"model": "per_unit", "unit_price": "7"}},
 ]
+POISON = b"\x00\x00\x00\x00\x0b\xff"
 METERS = [charge["meter"] for charge in CHARGES]
 
 
@@ -56,7 +57,7 @@ def write(root: Path, usage: list[dict], contracts: list[dict], partitions: int 
     columns = usage_document.columns(documents)
     values = codecs.encode("usage_event", columns).to_pylist()
     for at in range(poison_every - 1, len(values), poison_every) if poison_every else ():
-        values[at] = b"\x00\x00\x00\x00\x0b\xff"
+        values[at] = POISON
     stamps = np.maximum.accumulate(columns["time"].cast(pa.int64()).to_numpy(zero_copy_only=False))
     ingress = Ingress.open(root, partitions)
     try:

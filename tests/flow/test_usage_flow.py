@@ -10,7 +10,7 @@ from flows import bytewax_engine, codecs, local_engine, topics, usage
 from flows.commands.verify import verify
 from flows.file_place import FilePlace
 from flows.replay import replay
-from sinks.files import Fenced
+from sinks.errors import Fenced
 from sources.files import TopicReader
 from tests.flow import folders
 from tieout.usage_stage import Limits

@@ -1,0 +1,41 @@
+"""Settings of a run on a broker: the client's own, from a file, and what a cell keeps for itself.
+
+The file holds ``name=value`` lines as the client's documentation names them (security.protocol, ssl.ca.location,
+sasl.mechanism, sasl.oauthbearer.*, ...); everything in it is passed through. Names that decide about exactness are
+the flow's own and are refused.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from flows.cells import CellError
+
+OWN: Final = frozenset({
+    "acks", "auto.offset.reset", "bootstrap.servers", "enable.auto.commit", "enable.auto.offset.store", "enable.idempotence",
+    "enable.partition.eof", "group.id", "isolation.level", "message.max.bytes", "partitioner", "transaction.timeout.ms", "transactional.id",
+})
+
+
+def client_settings(bootstrap: str, file: str | None) -> dict[str, str]:
+    """The client's settings; CellError for a line that is none, or one that is not the user's to set."""
+    settings = {"bootstrap.servers": bootstrap}
+    if file is None:
+        return settings
+    try:
+        lines = Path(file).read_text().splitlines()
+    except OSError as error:
+        msg = f"{file}: cannot be read ({error.strerror}); give the path of the client's settings"
+        raise CellError(msg) from error
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            msg = f"{file}, line {number}: write name=value, as in security.protocol=SASL_SSL"
+            raise CellError(msg)
+        if name in OWN:
+            msg = f"{file}, line {number}: {name!r} decides about exactness and is set by the flow; take the line out"
+            raise CellError(msg)
+        settings[name] = value
+    return settings
