@@ -8,10 +8,12 @@ from typing import Final
 
 import pyarrow as pa
 
+from flows.pipeline import TopicSize
 from schemas.catalog import Avro
 from sinks.files import PartitionWriter
+from sinks.ingress import partitions_of
 from sources.errors import SourceError
-from sources.files import TopicReader
+from sources.files import TopicReader, list_topics
 
 _MERGE_EVERY: Final = 64
 _ROWS: Final = 1000
@@ -68,6 +70,27 @@ class FilePlace:
     def fence(self, flow: str, partition: int) -> FileLog:
         """Become the only writer of a flow's partition; Fenced where another process is."""
         return FileLog(self.root, PartitionWriter.open(self.root, flow, partition), partition)
+
+    @property
+    def name(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
+    def reader(self, topic: str, partition: int) -> TopicReader:
+        """A reader of one partition of a topic."""
+        return TopicReader(self.root, topic, partition)
+
+    def partitions(self) -> int:
+        """The number that the folder keeps."""
+        found = partitions_of(self.root)
+        if found is None:
+            msg = f"{self.root}: is no folder of topics; make one with 'tieout generate' or 'tieout import', or check --dir"
+            raise SourceError(msg)
+        return found
+
+    def sizes(self) -> list[TopicSize]:
+        """All topics of the folder."""
+        return [TopicSize(*size) for size in list_topics(self.root)]
 
     def writers(self) -> dict[int, Avro]:
         """``schemas/<id>.avsc`` in the folder."""

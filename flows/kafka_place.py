@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicParti
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flows import topics
+from flows.pipeline import TopicSize
 from schemas import segments
 from schemas.catalog import Avro
 from sinks.errors import CommitUnknown
@@ -197,6 +198,32 @@ class KafkaPlace:
             found = kafka.failed(error.args[0], f"{wanted.topic}, partition {partition}", position)
             if not isinstance(found, SourceAway):
                 raise found from error  # a broker that is away deletes at the next full state
+
+    @property
+    def name(self) -> str:
+        """The broker's address, with the topics' prefix."""
+        return f"{self.settings['bootstrap.servers']}{f' ({self.prefix}*)' if self.prefix else ''}"
+
+    def partitions(self) -> int:
+        """The number of the usage topic's; SourceError where there is none."""
+        found = self.topics()
+        if topics.USAGE not in found:
+            msg = f"{self.name}: has no topic {self.physical(topics.USAGE)}; make the topics with 'tieout topic create'"
+            raise SourceError(msg)
+        return found[topics.USAGE]
+
+    def topics(self) -> dict[str, int]:
+        """The number of partitions of each topic under the prefix, by the name without it."""
+        try:
+            listed = self.admin.list_topics(timeout=kafka.ANSWER_SECONDS).topics
+        except KafkaException as error:
+            raise kafka.failed(error.args[0], self.name, 0) from error
+        return {name.removeprefix(self.prefix): len(topic.partitions) for name, topic in listed.items() if name.startswith(self.prefix)}
+
+    def sizes(self) -> list[TopicSize]:
+        """All topics under the prefix; offsets count the marks of transactions too."""
+        found = sorted((topic, partition) for topic, count in self.topics().items() for partition in range(count))
+        return [TopicSize(topic, partition, *kafka.watermarks(self.queries(), self.physical(topic), partition), None) for topic, partition in found]
 
     def close(self) -> None:
         """Let the clients go."""

@@ -6,7 +6,7 @@ cell. Fence and restore have happened when a pipeline exists: its sources begin 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -67,11 +67,34 @@ class Log(Protocol):
         """Give the partition up."""
 
 
+class TopicSize(NamedTuple):
+    """What one partition of a topic holds: its first position, the one after its last record, its bytes where known."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+    bytes: int | None
+
+
 class Place(Protocol):
     """Where topics live: a folder, or a broker."""
 
+    @property
+    def name(self) -> str:
+        """The place in words, for messages."""
+
     def fence(self, flow: str, partition: int) -> Log:
         """Become the only writer of a flow's partition."""
+
+    def reader(self, topic: str, partition: int) -> Reader:
+        """A reader of one partition of a topic."""
+
+    def partitions(self) -> int:
+        """How many partitions the topics about a customer have."""
+
+    def sizes(self) -> list[TopicSize]:
+        """All topics by partition."""
 
     def writers(self) -> Mapping[int, Avro]:
         """Writer schemas of usage by id, beside this build's own."""

@@ -115,22 +115,14 @@ def _one(parts: list[pa.Table]) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=segments.RECORDS)
 
 
-class TopicSize(NamedTuple):
-    """What one partition of a topic holds."""
-
-    topic: str
-    partition: int
-    records: int
-    bytes: int
-
-
-def list_topics(root: Path) -> list[TopicSize]:
-    """All topics of a folder by partition."""
+def list_topics(root: Path) -> list[tuple[str, int, int, int, int]]:
+    """Topic, partition, first position, end and bytes of all topics of a folder."""
     sizes: dict[tuple[str, int], list[int]] = {}
     for partition in sorted(root.glob("*/[0-9][0-9][0-9][0-9]")):
         for commit in segments.commits(partition):
             for path in commit.path.glob(f"*{segments.SUFFIX}"):
-                size = sizes.setdefault((path.name.removesuffix(segments.SUFFIX), int(partition.name)), [0, 0])
-                size[0] += segments.count(path)
-                size[1] += path.stat().st_size
-    return [TopicSize(topic, partition, *size) for (topic, partition), size in sorted(sizes.items())]
+                first = segments.first_position(path)
+                size = sizes.setdefault((path.name.removesuffix(segments.SUFFIX), int(partition.name)), [first, first, 0])
+                size[1] += segments.count(path)
+                size[2] += path.stat().st_size
+    return [(topic, partition, start, end, held) for (topic, partition), (start, end, held) in sorted(sizes.items())]

@@ -11,9 +11,10 @@ from flows.cli import DIFFERENCES, DONE, CommandError
 from flows.commands.generate import write_contracts, write_usage
 from flows.commands.run import run_usage
 from flows.commands.summary import report_of, totals
-from flows.commands.verify import verify
+from flows.file_place import FilePlace
 from flows.generate import Shares
 from flows.report import render
+from flows.verification import verify
 
 CUSTOMERS = 60
 PARTITIONS = 4
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     cells, seconds = run_usage(root, PARTITIONS, "bytewax")
     tokens = [cell.token for cell in cells]
     output.show(totals(tokens), options.output, "usage flow on Bytewax")
-    proofs = [row for partition in range(PARTITIONS) if (row := verify(root, partition)) is not None]
+    proofs = [row for partition in range(PARTITIONS) if (row := verify(FilePlace(root), partition)) is not None]
     output.show(proofs, options.output, "proof")
     page = root / "report.html"
     try:

@@ -1,8 +1,9 @@
-"""``tieout import``: usage from CSV, JSON lines or Parquet, and contracts from JSON, into a folder of topics.
+"""``tieout import``: usage from CSV, JSON lines or Parquet, and contracts from JSON, into a folder's or a broker's topics.
 
 A column mapping says where each usage field comes from. The whole file is read and checked before anything is
-written: a row that is no usage event is named with its line, and nothing of the file is imported. The same file with
-the same mapping is imported once, also when an import was interrupted and is run again.
+written: a row that is no usage event is named with its line, and nothing of the file is imported. In a folder the same
+file with the same mapping is imported once, also when an import was interrupted and is run again; a broker takes a
+file whole or not at all, and what is sent twice is deduplicated by the flow.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import gzip
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -23,8 +25,7 @@ from pyarrow import csv, parquet
 
 from flows import codecs, output, publish, topics
 from flows.cli import CommandError
-from flows.commands import files
-from sinks.ingress import Ingress
+from flows.commands import files, places
 from tieout.contract_book import ContractBook
 from tieout.contracts import ContractRefused, parse_contract
 from tieout.period import micros
@@ -43,10 +44,9 @@ def run(options: argparse.Namespace) -> int:
         msg = f"{path}: cannot be read ({error.strerror}); give the path of an existing file"
         raise CommandError(msg) from error
     source = hashlib.sha256(json.dumps([options.format, sorted(options.map)]).encode() + raw).hexdigest()
-    root = Path(options.dir)
     if options.format == "contracts":
         documents = _contracts(path)
-        added = _append(root, options.partitions, lambda ingress: publish.contracts(ingress, documents, options.partitions, source))
+        added = _append(options, lambda ingress, partitions: publish.contracts(ingress, documents, partitions, source))
         _done(added, len(documents), "contract versions", topics.CONTRACTS, options.output)
         return 0
     table = _table(path, options.format)
@@ -55,17 +55,16 @@ def run(options: argparse.Namespace) -> int:
     now = time.time_ns() // 1000
     record_time = np.minimum(events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False), now)
     added = _append(
-        root, options.partitions,
-        lambda ingress: publish.usage(ingress, values, events["customer_id"], record_time, options.partitions, source),
+        options, lambda ingress, partitions: publish.usage(ingress, values, events["customer_id"], record_time, partitions, source)
     )
     _done(added, events.num_rows, "usage events", topics.USAGE, options.output)
     return 0
 
 
-def _append(root: Path, partitions: int, append: Any) -> int:
-    ingress = Ingress.open(root, partitions)
+def _append(options: argparse.Namespace, append: Callable[[publish.Ingress, int], int]) -> int:
+    ingress, partitions = places.ingress(options)
     try:
-        return int(append(ingress))
+        return append(ingress, partitions)
     finally:
         ingress.close()
 

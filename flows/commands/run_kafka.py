@@ -7,11 +7,11 @@ from types import FrameType
 
 from flows import bytewax_engine, kafka_topics, local_engine, output
 from flows.cells import Share, keep_going
+from flows.commands import places
 from flows.commands.summary import totals
 from flows.flow_metrics import FlowMetrics
 from flows.health import HealthServer
 from flows.kafka_place import KafkaPlace
-from flows.settings import client_settings
 from flows.usage_live import Live, LiveCell
 from flows.usage_records import FLOW
 from sources.errors import SourceAway
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
     live = Live(Share(options.cell, options.cells), options.generation, Limits(), options.rows, options.seconds, options.drain)
-    place = place_of(options)
+    place = places.broker(options)
     partitions = live.share.partitions(_checked(place, live.limits, stop))
     metrics = FlowMetrics(FLOW, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1)
     engine = bytewax_engine.run if options.engine == "bytewax" else local_engine.run
@@ -51,11 +51,6 @@ def run(options: argparse.Namespace) -> int:
     output.show(totals(list(cell.tokens.values())), options.output, "usage flow, this cell's partitions since the start")
     place.close()
     return 0
-
-
-def place_of(options: argparse.Namespace) -> KafkaPlace:
-    """The broker that the options name."""
-    return KafkaPlace(client_settings(options.bootstrap, options.client_config), options.installation, options.topic_prefix)
 
 
 def _checked(place: KafkaPlace, limits: Limits, stop: threading.Event) -> int:

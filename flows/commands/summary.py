@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from flows import codecs, topics, usage
-from flows.commands.verify import verify
+from flows.file_place import FilePlace
 from flows.report import Proof, Report
 from flows.token import Token
+from flows.verification import verify
 from sources.files import TopicReader
 from tieout.rating.rated import amounts_by
 
@@ -47,7 +48,7 @@ def report_of(root: Path, tokens: Sequence[Token], seconds: float) -> Report:
         money=money,
         fates={name: sum(t.totals.get(name, 0) for t in tokens) for name in names},
         rejected=_rejected(root, [t.partition for t in tokens]),
-        proofs=[Proof(row["partition"], row["intervals"], row["digests"], row["head"], tuple(row["breaks"])) for t in tokens if (row := verify(root, t.partition)) is not None],
+        proofs=[Proof(row["partition"], row["intervals"], row["digests"], row["head"], tuple(row["breaks"])) for t in tokens if (row := verify(FilePlace(root), t.partition)) is not None],
     )
 
 

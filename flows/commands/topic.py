@@ -1,59 +1,86 @@
-"""``tieout topic``: list, count and show the records of a folder's topics."""
+"""``tieout topic``: list, count and show the records of a folder's or a broker's topics, and make a broker's."""
 
 import argparse
 import base64
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from flows import codecs, output, topics
+from flows import codecs, kafka_topics, output, topics
 from flows.cli import CommandError
-from flows.commands import files
+from flows.commands import places
 from flows.file_place import FilePlace
-from sources.files import TopicReader, list_topics
+from flows.kafka_place import KafkaPlace
+from flows.pipeline import Place, TopicSize
+from sources.lot import Lot
+from tieout.usage_stage import Limits
+
+_ROWS: Final = 20_000
 
 
 def run(options: argparse.Namespace) -> int:
-    """Answer ``ls``, ``count`` or ``peek``."""
-    root, partitions = files.folder(options.dir)
-    sizes = list_topics(root)
+    """Answer ``ls``, ``count``, ``peek`` or ``create``."""
+    place = places.place(options)
+    if options.what == "create":
+        return _create(place, options)
+    sizes = place.sizes()
     if options.what == "ls":
         output.show([size._asdict() for size in sizes], options.output)
         return 0
     if options.topic is None:
-        msg = f"topic {options.what}: name the topic; 'tieout topic ls --dir {options.dir}' lists them"
+        msg = f"topic {options.what}: name the topic; 'tieout topic ls' lists them"
         raise CommandError(msg, 2)
-    if options.topic not in {size.topic for size in sizes}:
-        msg = f"{root}: has no topic {options.topic!r}; 'tieout topic ls --dir {options.dir}' lists them"
+    chosen = [size for size in sizes if size.topic == options.topic and options.partition in {None, size.partition}]
+    if not chosen:
+        msg = f"{place.name}: has no topic {options.topic!r} (or no such partition of it); 'tieout topic ls' lists them"
         raise CommandError(msg)
     if options.what == "count":
-        rows = [{"partition": s.partition, "records": s.records} for s in sizes if s.topic == options.topic]
-        if options.partition is not None:
-            rows = [row for row in rows if row["partition"] == options.partition]
+        rows: list[dict[str, Any]] = [{"partition": size.partition, "records": _count(place, size)} for size in chosen]
         output.show([*rows, {"partition": "all", "records": sum(row["records"] for row in rows)}], options.output)
         return 0
-    chosen = range(partitions) if options.partition is None else [options.partition]
     shown: list[dict[str, Any]] = []
-    for partition in chosen:
-        reader = TopicReader(root, options.topic, partition)
+    for size in chosen:
+        reader = place.reader(options.topic, size.partition)
         reader.refresh()
-        start = reader.start if options.offset is None else options.offset
-        batch = reader.read(start, options.limit - len(shown))
-        shown += [
-            {"partition": partition, "offset": start + at} | row
-            for at, row in enumerate(_rows(options.topic, batch, FilePlace(root).writers()))
-        ]
+        start = size.start if options.offset is None else options.offset
+        if len(shown) < options.limit and start < size.end:
+            lot = reader.lot(start, options.limit - len(shown), size.end)
+            rows = _rows(options.topic, lot, place.writers())
+            shown += [{"partition": size.partition, "offset": position} | row for position, row in zip(lot.positions.tolist(), rows, strict=True)]
     output.show(shown, options.output)
     return 0
 
 
-def _rows(topic: str, batch: Any, writers: dict[int, Any]) -> list[dict[str, Any]]:
+def _create(place: FilePlace | KafkaPlace, options: argparse.Namespace) -> int:
+    if isinstance(place, FilePlace):
+        msg = "topic create: makes the topics of a broker, with --bootstrap; a folder makes its own"
+        raise CommandError(msg, 2)
+    made = kafka_topics.create(place.admin, place.prefix, options.partitions, options.replication_factor, Limits())
+    rows = [{"topic": name, "partitions": options.partitions, "made": name in made} for name in (place.physical(spec.name) for spec in kafka_topics.specs(Limits()))]
+    output.show(rows, options.output)
+    return 0
+
+
+def _count(place: Place, size: TopicSize) -> int:
+    """The records of a partition: read and counted where offsets have gaps."""
+    if isinstance(place, FilePlace):
+        return size.end - size.start
+    reader, count, at = place.reader(size.topic, size.partition), 0, size.start
+    while at < size.end:
+        lot = reader.lot(at, _ROWS, size.end)
+        at, count = lot.end, count + lot.records.num_rows
+    return count
+
+
+def _rows(topic: str, lot: Lot, writers: Mapping[int, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     schema = topics.SCHEMAS.get(topic) or ("state_token" if topic.endswith(".token") and ".usage." in topic else None)
     values: dict[int, Any] = {}
     if schema is not None:
-        decoded = codecs.decoder(schema, writers if schema == "usage_event" else {}).decode(batch["value"])
+        decoded = codecs.decoder(schema, writers if schema == "usage_event" else {}).decode(lot.records["value"])
         values = dict(zip(decoded.rows.tolist(), decoded.batch.to_pylist(), strict=True))
-    for at, record in enumerate(batch.to_pylist()):
+    for at in range(lot.records.num_rows):
+        record = lot.record(at)
         raw = record["value"] or b""
         row = {
             "timestamp": (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=record["timestamp"])).isoformat() if record["timestamp"] > 0 else None,

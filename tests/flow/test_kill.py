@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from flows import local_engine, usage
-from flows.commands.verify import verify
 from flows.file_place import FilePlace
+from flows.verification import verify
 from tests.flow import folders
 
 KILLS = int(os.environ.get("TIEOUT_KILLS", "6"))
@@ -61,7 +61,7 @@ def _same(killed: Path, whole: Path) -> None:
         assert folders.output(killed, topic=topic) == folders.output(whole, topic=topic), f"{topic}, seed {SEED}: TIEOUT_SEED={SEED} make chaos"
     ids = [row["rated_id"] for row in folders.rated(killed)]
     assert len(ids) == len(set(ids)) > 0
-    assert all(verify(killed, partition)["breaks"] == [] for partition in range(2))
+    assert all(verify(FilePlace(killed), partition)["breaks"] == [] for partition in range(2))
 
 
 def _start(root: Path, engine: str) -> subprocess.Popen:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from flows import bytewax_engine, codecs, local_engine, topics, usage
-from flows.commands.verify import verify
 from flows.file_place import FilePlace
 from flows.replay import replay
+from flows.verification import verify
 from sinks.errors import Fenced
 from sources.files import TopicReader
 from tests.flow import folders
@@ -81,7 +81,7 @@ def test_a_restart_in_the_middle_changes_nothing(tmp_path, disturbed):
             break
     assert folders.output(tmp_path / "whole") == folders.output(tmp_path / "restarted")
     assert folders.output(tmp_path / "whole", topic=usage.TOKEN) == folders.output(tmp_path / "restarted", topic=usage.TOKEN)
-    assert all(verify(tmp_path / "restarted", p)["breaks"] == [] for p in range(2))
+    assert all(verify(FilePlace(tmp_path / "restarted"), p)["breaks"] == [] for p in range(2))
 
 
 def test_each_fate_is_counted_once(tmp_path):
@@ -168,7 +168,7 @@ def test_a_changed_byte_in_a_committed_segment_is_found_by_verify(tmp_path):
     at = raw.find(b"2026-01")
     raw[at + 6 : at + 7] = b"9"
     path.write_bytes(raw)
-    assert "not those that were committed" in verify(tmp_path, 0)["breaks"][0]
+    assert "not those that were committed" in verify(FilePlace(tmp_path), 0)["breaks"][0]
 
 
 @pytest.mark.parametrize("rows", [1, 137, 5000])

@@ -1,0 +1,32 @@
+"""Where a command's topics are: the folder or the broker that its options name."""
+
+import argparse
+from pathlib import Path
+
+from flows.cli import CommandError
+from flows.file_place import FilePlace
+from flows.kafka_ingress import KafkaIngress
+from flows.kafka_place import KafkaPlace
+from flows.settings import client_settings
+from sinks.ingress import Ingress
+
+
+def broker(options: argparse.Namespace) -> KafkaPlace:
+    """The broker that the options name."""
+    return KafkaPlace(client_settings(options.bootstrap, options.client_config), options.installation, options.topic_prefix)
+
+
+def place(options: argparse.Namespace) -> FilePlace | KafkaPlace:
+    """The folder or the broker; CommandError where the options name none, or both."""
+    if (options.dir is None) == (options.bootstrap is None):
+        msg = f"{options.command}: say where the topics are, with either --dir FOLDER or --bootstrap HOST:PORT"
+        raise CommandError(msg, 2)
+    return FilePlace(Path(options.dir)) if options.bootstrap is None else broker(options)
+
+
+def ingress(options: argparse.Namespace) -> tuple[Ingress | KafkaIngress, int]:
+    """The way in for records from outside, and the number of partitions: a new folder gets as many as were asked for."""
+    found = place(options)
+    if isinstance(found, FilePlace):
+        return Ingress.open(found.root, options.partitions), options.partitions
+    return KafkaIngress(found), found.partitions()
