@@ -1,7 +1,9 @@
 """The catalogue of schemas: ``avro/*.avsc`` is the truth, and ids are pinned in ``lock.json``.
 
 In: a schema's name. Out: the parsed Avro schema, its subject and id, and the Arrow schema of its records. A producer
-never registers what it meets: an ``.avsc`` that differs from the lock is refused by a test and at load.
+never registers what it meets: an ``.avsc`` that differs from the lock is refused by a test and at load. An id stands
+for one schema for ever: a schema that changes after a release takes a new id, and ``avro/<name>.<id>.avsc`` keeps the
+old one for reading. A registry gives ids of its own: ``schemas.lock``, docs/decisions/0004-schema-ids.md.
 """
 
 import hashlib
@@ -26,8 +28,12 @@ SUBJECTS: Final = {
     "hold": "usage.hold.v1-value",
     "dead_letter": "dead.letter.v1-value",
     "exception": "finance.exception.v1-value",
-    "state_token": "_tieout.token.v1-value",
+    "state_token": "_tieout.usage.token-value",
 }
+
+
+FULL: Final = "FULL_TRANSITIVE"
+BACKWARD: Final = "BACKWARD_TRANSITIVE"
 
 
 class CatalogError(ValueError):
@@ -58,7 +64,7 @@ class Schema:
 def load(name: str) -> Schema:
     """A schema by the name of its file; CatalogError where it is unknown or differs from the lock."""
     try:
-        text = files("schemas").joinpath("avro", f"{name}.avsc").read_text()
+        text = _text(name)
     except FileNotFoundError:
         msg = f"no schema is called {name!r}; schemas/avro holds {', '.join(names())}"
         raise CatalogError(msg) from None
@@ -75,7 +81,31 @@ def load(name: str) -> Schema:
 
 def names() -> list[str]:
     """All schemas of the catalogue."""
-    return sorted(path.name.removesuffix(".avsc") for path in files("schemas").joinpath("avro").iterdir())
+    return sorted(name for name in _stems() if "." not in name)
+
+
+def past(name: str) -> dict[int, Avro]:
+    """Released versions of a schema that this release does not write any more, by id."""
+    found = [stem for stem in _stems() if stem.partition(".")[0] == name != stem]
+    return {int(stem.partition(".")[2]): json.loads(_text(stem)) for stem in found}
+
+
+def compatibility(subject: str) -> str:
+    """What a registry holds new versions of a subject to.
+
+    Usage comes from producers of all ages, so a new version must read all the old ones; what the flows write is also
+    read by older consumers.
+    """
+    return BACKWARD if subject == SUBJECTS["usage_event"] else FULL
+
+
+def _stems() -> list[str]:
+    paths = files("schemas").joinpath("avro").iterdir()
+    return [path.name.removesuffix(".avsc") for path in paths if path.name.endswith(".avsc")]
+
+
+def _text(stem: str) -> str:
+    return files("schemas").joinpath("avro", f"{stem}.avsc").read_text()
 
 
 def fingerprint(avro: Avro) -> str:
@@ -194,7 +224,7 @@ def lock() -> str:
     pinned = dict(_lock()) if files("schemas").joinpath("lock.json").is_file() else {}
     following = max((entry["id"] for entry in pinned.values()), default=10) + 1
     for name in names():
-        avro = json.loads(files("schemas").joinpath("avro", f"{name}.avsc").read_text())
+        avro = json.loads(_text(name))
         if name not in pinned:
             pinned[name], following = {"id": following}, following + 1
         pinned[name] = {"id": pinned[name]["id"], "subject": SUBJECTS[name], "fingerprint": fingerprint(avro)}

@@ -2,8 +2,10 @@
 
 In: values as they lie in a topic (byte 0, schema id in four bytes, body). Out: the good rows as a record batch of the
 reader's schema, their places in the input, and each rejected row with its reason, the byte and the field. Writer
-versions may be mixed in one batch. A row that the columns cannot take is shown to fastavro, whose word counts: if it
-reads the whole body, the row is good. Source: docs/semantics.md section 2, the fate "rejected".
+versions may be mixed in one batch, and learnt while values come: who has a registry asks ``unknown_ids`` before each
+batch and adds what it fetched; who has none rejects values with an unknown id. A row that the columns cannot take is
+shown to fastavro, whose word counts: if it reads the whole body, the row is good.
+Source: docs/semantics.md section 2, the fate "rejected"; docs/decisions/0004-schema-ids.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,6 +43,14 @@ class Refused(NamedTuple):
     schema_id: int | None
 
 
+class Refusal(NamedTuple):
+    """Why all values of one writer are rejected."""
+
+    reason: str
+    message: str
+    path: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """The good rows, their places in the input (rising), and the rejected ones, by place."""
@@ -54,11 +64,24 @@ class Decoder:
     """Decodes the values of one topic into the reader's schema; ``writers`` are the writers' schemas by id."""
 
     def __init__(self, reader: catalog.Schema | Avro, writers: Mapping[int, Avro]) -> None:
-        avro = fastavro.parse_schema(reader.avro if isinstance(reader, catalog.Schema) else reader)
-        self.schema = pa.schema(list(catalog.arrow_type(avro, {})))
-        self._plans = {
-            number: _plan(fastavro.parse_schema(writer), avro, self.schema) for number, writer in writers.items()
-        }
+        self._reader = fastavro.parse_schema(reader.avro if isinstance(reader, catalog.Schema) else reader)
+        self.schema = pa.schema(list(catalog.arrow_type(self._reader, {})))
+        self._plans: dict[int, _Plan | Refusal] = {}
+        for number, writer in writers.items():
+            self.add_writer(number, writer)
+
+    def unknown_ids(self, values: pa.Array) -> list[int]:
+        """Ids in the frames of a batch that no writer is known for, rising; values without a frame have none."""
+        return [number for number in _distinct(_frame_ids(values)) if number not in self._plans]
+
+    def add_writer(self, schema_id: int, writer: Avro) -> None:
+        """Learn a writer's schema; an id stands for one schema for ever, so what is known already stays."""
+        if schema_id not in self._plans:
+            self._plans[schema_id] = _plan(fastavro.parse_schema(writer), self._reader, self.schema)
+
+    def refuse_writer(self, schema_id: int, why: str) -> None:
+        """Reject the values of an id that is known and cannot be read."""
+        self._plans.setdefault(schema_id, Refusal("undecodable", why, None))
 
     def decode(self, values: pa.Array) -> Decoded:
         """Decode a batch of binary values; no row is lost, moved or changed by another."""
@@ -84,8 +107,8 @@ class Decoder:
             elif plan is None:
                 message = f"schema id {schema_id} is not known here; register its schema, or repair the producer"
                 rejected += [Refused(row, "schema_unknown", message, None, schema_id) for row in rows.tolist()]
-            elif isinstance(plan, SchemaMismatch):
-                rejected += [_mismatched(plan, row, schema_id) for row in rows.tolist()]
+            elif isinstance(plan, Refusal):
+                rejected += [Refused(row, *plan, schema_id) for row in rows.tolist()]
             else:
                 for batch, good in plan.decode(buffer, rows, schema_id, rejected):
                     parts.append(batch)
@@ -104,6 +127,24 @@ class Decoder:
         order = pa.array(np.argsort(place, kind="stable"))
         columns = [pa.concat_arrays([part.column(i) for part in parts]).take(order) for i in range(len(self.schema))]
         return Decoded(_batch(columns, self.schema, len(place)), np.sort(place), rejected)
+
+
+def _frame_ids(values: pa.Array) -> I64:
+    """The ids of the values that have a frame, read where they lie: nothing is copied but the ids."""
+    raw = values.cast(pa.large_binary()) if values.type != pa.large_binary() else values
+    if not len(raw) or raw.buffers()[2] is None:
+        return np.empty(0, np.int64)
+    offsets = np.frombuffer(raw.buffers()[1], np.int64, len(raw) + 1, raw.offset * 8)
+    data = np.frombuffer(raw.buffers()[2], np.uint8)
+    framed = np.diff(offsets) >= FRAME
+    if raw.null_count:
+        framed &= raw.is_valid().to_numpy(zero_copy_only=False)
+    start = offsets[:-1] if framed.all() else offsets[:-1][framed]
+    if not len(start):
+        return np.empty(0, np.int64)
+    numbers = np.ndarray((len(data) - 3,), ">u4", buffer=raw.buffers()[2], strides=(1,))
+    zero = data[start] == 0
+    return numbers[(start if zero.all() else start[zero]) + 1].astype(np.int64)
 
 
 def _distinct(number: I64) -> list[int]:
@@ -132,11 +173,6 @@ def _unframed(buffer: Buffer, row: int) -> Refused:
     else:
         message = f"the first byte is {buffer.raw[start]}, not 0; {todo}"
     return Refused(row, "undecodable", message, None, None)
-
-
-def _mismatched(problem: SchemaMismatch, row: int, schema_id: int) -> Refused:
-    reason = "field_missing" if problem.missing else "undecodable"
-    return Refused(row, reason, f"{problem}; write with a schema that has it", problem.path or None, schema_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +218,10 @@ def _refused(cursor: Cursor, i: int, fault: Fault, schema_id: int) -> Refused:
     return Refused(int(cursor.rows[i]), reason, message, path, schema_id)
 
 
-def _plan(writer: Avro, reader: Avro, schema: pa.Schema) -> _Plan | SchemaMismatch:
+def _plan(writer: Avro, reader: Avro, schema: pa.Schema) -> _Plan | Refusal:
     names = Names(collect(writer), collect(reader))
     try:
         return _Plan(record(writer, reader, names, ""), Alone(writer, reader), schema)
     except SchemaMismatch as mismatch:
-        return mismatch
+        reason = "field_missing" if mismatch.missing else "undecodable"
+        return Refusal(reason, f"{mismatch}; write with a schema that has it", mismatch.path or None)
