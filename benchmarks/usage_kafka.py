@@ -41,7 +41,7 @@ bootstrap, prefix, installation, engine, rows, seconds, cell, cells, partitions,
 place = KafkaPlace({"bootstrap.servers": bootstrap}, installation, prefix, {1: json.load(open(schema))})
 share = Share(int(cell), int(cells))
 mine = share.partitions(int(partitions))
-live = LiveCell(place, mine, Live(share, rows=int(rows), seconds=float(seconds), drain=True), FlowMetrics("usage", mine), {"bytewax": bytewax_engine, "local": local_engine}[engine].run, lambda: False)
+live = LiveCell(place, mine, Live(share, rows=int(rows), seconds=float(seconds), drain=True), FlowMetrics("usage", mine), {"bytewax": bytewax_engine, "local": local_engine}[engine].run, lambda: False, print)
 at = time.monotonic()
 live.attempt()
 used = resource.getrusage(resource.RUSAGE_SELF)

@@ -7,17 +7,27 @@ partitions.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
+from schemas.errors import RegistryAway
 from sinks.errors import CommitUnknown
 from sources.errors import SourceAway
 
 MOST: Final = 16
 """Partitions a cell may own."""
-PASSING: Final = (SourceAway, CommitUnknown)
+PASSING: Final = (SourceAway, CommitUnknown, RegistryAway)
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 15.0
+
+
+class _Closes(Protocol):
+    def close(self) -> None:
+        """Give the partition up."""
+
+
+_Cell = TypeVar("_Cell", bound=_Closes)
 
 
 class CellError(ValueError):
@@ -44,6 +54,19 @@ class Share:
             msg = f"cell {self.ordinal} of {self.cells}: would own {len(mine)} of {count} partitions, {MOST} at most; run {-(-count // MOST)} cells or more"
             raise CellError(msg)
         return mine
+
+
+def start_all(partitions: Sequence[int], start: Callable[[int], _Cell]) -> dict[int, _Cell]:
+    """Fence and restore partitions, all at once: most of it is waiting. Where one fails, all are given up."""
+    with ThreadPoolExecutor(len(partitions)) as pool:
+        started = [pool.submit(start, partition) for partition in partitions]
+    failures = [failure for future in started if (failure := future.exception()) is not None]
+    if failures:
+        for future in started:
+            if future.exception() is None:
+                future.result().close()
+        raise failures[0]
+    return {partition: future.result() for partition, future in zip(partitions, started, strict=True)}
 
 
 def keep_going(attempt: Callable[[], None], stopped: Callable[[float], bool], told: Callable[[str, float], None]) -> None:

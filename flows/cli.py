@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     _topic(commands)
     _verify(commands)
     _replay(commands)
+    _rescale(commands)
+    _schema(commands)
     return root
 
 
@@ -86,7 +88,8 @@ def _run(commands: Commands) -> None:
     run.add_argument("--rows", type=int, default=25_000, help="records of an interval at most (broker; default: 25000)")
     run.add_argument("--seconds", type=float, default=0.5, help="seconds of an interval at most (broker; default: 0.5)")
     run.add_argument("--drain", action="store_true", help="end where the input ends now instead of waiting for more (broker)")
-    run.add_argument("--registry", metavar="URL", help="the schema registry, for usage written with other schemas (broker)")
+    run.add_argument("--registry", metavar="URL", help="the schema registry: writers' schemas come from it, and the lock file pins our own ids (broker)")
+    run.add_argument("--schema-lock", metavar="FILE", default="schema-lock.json", help="the lock file of 'tieout schema lock' (broker with registry; default: schema-lock.json)")
     run.add_argument("--health-address", metavar="HOST:PORT", help="serve /live, /ready, /health and /metrics there (broker)")
     run.add_argument("--cache", metavar="DIR", help="where files lie that spare a restart some reading; never the truth (broker)")
 
@@ -106,12 +109,12 @@ def _generate(commands: Commands) -> None:
 
 def _import(commands: Commands) -> None:
     import_ = _add(
-        commands, "import", "bring usage or contracts from a file into a folder",
+        commands, "import", "bring usage or contracts from a file into a folder or a broker",
         "tieout import csv requests.csv --dir data --map time=TIMESTAMP --map customer_id=:code --map meter=:tokens_in --map quantity=ContextTokens",
     )
     import_.add_argument("format", choices=("csv", "jsonl", "parquet", "contracts"), help="the file's format; contracts is JSON")
     import_.add_argument("file", help="the file (.gz too)")
-    _dir(import_)
+    _place(import_)
     import_.add_argument(
         "--map", action="append", default=[], metavar="FIELD=COLUMN",
         help="a usage field from a column, or from a fixed text with ':' in front; attributes.NAME=COLUMN too; repeat it",
@@ -134,24 +137,42 @@ def _explain(commands: Commands) -> None:
 
 
 def _topic(commands: Commands) -> None:
-    topic = _add(commands, "topic", "look into a folder's topics", "tieout topic peek usage.rated.v1 --dir data --limit 3")
-    topic.add_argument("what", choices=("ls", "peek", "count"), help="list topics, show records, count records")
+    topic = _add(commands, "topic", "look into the topics of a folder or a broker, or make a broker's", "tieout topic peek usage.rated.v1 --dir data --limit 3")
+    topic.add_argument("what", choices=("ls", "peek", "count", "create"), help="list topics, show records, count records, make a broker's topics")
     topic.add_argument("topic", nargs="?", help="the topic, for peek and count")
-    _dir(topic)
+    _place(topic)
     topic.add_argument("--partition", type=int, help="one partition (default: all)")
     topic.add_argument("--offset", type=int, help="from this position (default: the first kept)")
     topic.add_argument("--limit", type=int, default=10, help="records to show (default: 10)")
+    topic.add_argument("--partitions", type=int, default=64, help="partitions of new topics, fixed for life (create; default: 64)")
+    topic.add_argument("--replication-factor", type=int, default=3, help="copies of new topics (create; default: 3)")
 
 
 def _verify(commands: Commands) -> None:
-    verify = _add(commands, "verify", "prove a folder: fate equations, digests, the chain of tokens", "tieout verify --dir data")
-    _dir(verify)
+    verify = _add(commands, "verify", "prove a folder or a broker: fate equations, digests, the chain of tokens", "tieout verify --dir data")
+    _place(verify)
 
 
 def _replay(commands: Commands) -> None:
     replay = _add(commands, "replay", "price a folder again as its tokens say and compare; nothing is written", "tieout replay --dir data")
     _dir(replay)
     replay.add_argument("--rows", type=int, default=25_000, help="records a batch; the result does not depend on it (default: 25000)")
+
+
+def _rescale(commands: Commands) -> None:
+    rescale = _add(commands, "rescale", "run a flow on a broker with another number of cells", "tieout rescale usage --bootstrap localhost:9092 --cells 4")
+    rescale.add_argument("flow", choices=FLOWS, help="the flow")
+    _place(rescale)
+    rescale.add_argument("--cells", type=int, required=True, help="how many cells the next generation has")
+
+
+def _schema(commands: Commands) -> None:
+    schema = _add(commands, "schema", "lint, compare, register and pin the Avro schemas", "tieout schema check --registry http://127.0.0.1:8080/apis/ccompat/v7 --against v0.1.0")
+    schema.add_argument("what", choices=("lint", "check", "register", "lock"), help="look at schemas alone; compare them; register them; write the registry's ids down")
+    schema.add_argument("files", nargs="*", metavar="FILE", help=".avsc files or folders, named as a schema of the catalogue or as their topic (default: the catalogue; lock takes none)")
+    schema.add_argument("--registry", metavar="URL", help="the schema registry")
+    schema.add_argument("--against", metavar="REV_OR_DIR", help="an earlier release: a git revision, or a folder of .avsc files (check)")
+    schema.add_argument("--lock", metavar="FILE", default="schema-lock.json", help="the lock file (default: schema-lock.json)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

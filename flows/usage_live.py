@@ -1,4 +1,4 @@
-"""The usage flow on a broker: one cell that reads its partitions as records come, until it is told to stop.
+"""A flow on a broker: one cell that reads its partitions as records come, until it is told to stop.
 
 ``attempt`` is one life of the cell: fence and restore all partitions at once, seek, run the engine. What a life ends
 with decides what follows (``flows.cells``): a failure that passes is followed by another life, a fence is not.
@@ -7,24 +7,28 @@ with decides what follows (``flows.cells``): a failure that passes is followed b
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Protocol
 
 from flows import cells as sharing
 from flows import codecs, topics, usage
 from flows.cells import Share
 from flows.flow_metrics import FlowMetrics, Interval
 from flows.kafka_place import KafkaPlace
-from flows.pipeline import Pipeline, Prepared
+from flows.pipeline import Cell, Pipeline
 from flows.token import Token
 from flows.usage import UsageCell
 from flows.usage_records import FLOW
+from schemas.catalog import Avro
 from schemas.codec import Decoder
+from schemas.errors import RegistryError
 from sources.kafka import Stream
 from sources.lot import Lot
 from tieout.usage_stage import Limits, Result
 
 ROWS: Final = 25_000
 SECONDS: Final = 0.5
+REGISTRY_SECONDS: Final = 1.0
+"""Between two attempts to fetch a schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +51,43 @@ class LiveSource:
     seconds: float
     stopped: Callable[[], bool]
     metrics: FlowMetrics
+    told: Callable[[str], None]
+    learn: Callable[[Lot], None]
+    """Fetches the writers' schemas that a lot needs; RegistryError where one cannot be had now."""
     end: int | None = None
     """Where to end; None runs on."""
     _looked_at: float = 0.0
+    _held: Lot | None = None
+    """A lot that waits for the registry."""
+    _again_at: float = 0.0
 
     @property
     def ended(self) -> bool:
         """Whether it was told to stop, or has handed over all up to its end."""
-        drained = self.end is not None and self.stream.position >= self.end and not self.stream.gathered and self._looked_at > 0
-        return drained or self.stopped()
+        read = self.end is not None and self.stream.position >= self.end and not self.stream.gathered
+        return self.stopped() or (read and self._looked_at > 0 and self._held is None)
 
     def poll(self) -> Lot | None:
         """The lot that is due; None where none is."""
         self.metrics.turned()
         now = time.monotonic()
+        lot = self._next(now) if self._held is None else self._held if now >= self._again_at else None
+        if lot is None:
+            return None
+        try:
+            self.learn(lot)
+        except RegistryError as error:
+            if self._held is None:
+                self.told(f"{self.stream.topic}, partition {self.stream.partition}: waits for the registry, the other partitions go on: {error}")
+            self._held, self._again_at = lot, now + REGISTRY_SECONDS
+            self.metrics.paused(self.stream.partition, "registry")
+            return None
+        if self._held is not None:
+            self._held = None
+            self.metrics.paused(self.stream.partition, None)
+        return lot
+
+    def _next(self, now: float) -> Lot | None:
         lot = self.stream.poll(now, self.end)
         if lot is None and self.stream.at_end and not self.stream.gathered and now - self._looked_at >= self.seconds:
             lot = self.stream.take()
@@ -74,9 +101,44 @@ class LiveSource:
         self.metrics.lag(self.stream.partition, start, lot.end if self.stream.at_end else self.stream.known_end())
 
 
+class LivePartition(Cell, Protocol):
+    """One partition of a flow, fenced and restored."""
+
+    partition: int
+    token: Token
+    generation: int
+    cells: int
+    on_commit: Callable[[Token, Any, Mapping[str, float]], None] | None
+
+    @property
+    def position(self) -> int:
+        """The next record of its input to read."""
+
+    def close(self) -> None:
+        """Give the partition up."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFlow:
+    """A flow that takes usage events: its name, its input, how it starts, and what an interval came to."""
+
+    name: str
+    topic: str
+    start: Callable[[KafkaPlace, Sequence[int], Limits], Mapping[int, LivePartition]]
+    interval: Callable[[Any, Any, Mapping[str, float]], Interval]
+    """From a partition, the result of the interval, and the seconds of its steps."""
+
+
+def _interval(cell: UsageCell, result: Result, seconds: Mapping[str, float]) -> Interval:
+    return Interval.of([result], cell.fold.state, seconds)
+
+
+USAGE: Final = LiveFlow(FLOW, topics.USAGE, usage.start_cells, _interval)
+
+
 @dataclass(slots=True)
 class LiveCell:
-    """One cell of the usage flow on a broker."""
+    """One cell of a flow on a broker."""
 
     place: KafkaPlace
     partitions: Sequence[int]
@@ -84,15 +146,20 @@ class LiveCell:
     metrics: FlowMetrics
     engine: Callable[[Pipeline], None]
     stopped: Callable[[], bool]
+    told: Callable[[str], None]
+    """Hears what a person should know."""
+    writer: Callable[[int], Avro] | None = None
+    """The registry's schema of an id; None without a registry."""
     tokens: dict[int, Token] = field(default_factory=dict)
     """The last token of each partition."""
+    flow: LiveFlow = USAGE
 
     def attempt(self) -> None:
         """Fence, restore, seek, run."""
         for partition in self.partitions:
             self.metrics.restoring(partition)
         began = time.monotonic()
-        started = usage.start_cells(self.place, self.partitions, self.live.limits)
+        started = self.flow.start(self.place, self.partitions, self.live.limits)
         streams: list[Stream] = []
         try:
             tokens = [cell.token for cell in started.values()]
@@ -103,7 +170,7 @@ class LiveCell:
                 self.tokens[cell.partition] = cell.token
                 self._observe(cell)
                 self.metrics.restored(cell.token, time.monotonic() - began)
-                streams.append(self.place.stream(topics.USAGE, cell.partition, cell.position, self.live.rows, self.live.seconds))
+                streams.append(self.place.stream(self.flow.topic, cell.partition, cell.position, self.live.rows, self.live.seconds))
             self.engine(self._pipeline(started, streams))
         finally:
             for stream in streams:
@@ -111,21 +178,22 @@ class LiveCell:
             for cell in started.values():
                 cell.close()
 
-    def _pipeline(self, started: dict[int, UsageCell], streams: Sequence[Stream]) -> Pipeline:
+    def _pipeline(self, started: Mapping[int, LivePartition], streams: Sequence[Stream]) -> Pipeline:
         decoder = codecs.decoder("usage_event", self.place.writers())
         sources = {}
         for stream in streams:
-            end = self.place.reader(topics.USAGE, stream.partition).refresh() if self.live.drain else None
-            sources[stream.partition] = LiveSource(stream, self.live.seconds, self.stopped, self.metrics, end)
-        return Pipeline(FLOW, sources, started, lambda lot: self._prepare(decoder, lot))
+            end = self.place.reader(self.flow.topic, stream.partition).refresh() if self.live.drain else None
+            sources[stream.partition] = LiveSource(stream, self.live.seconds, self.stopped, self.metrics, self.told, lambda lot: self._learn(decoder, lot), end)
+        return Pipeline(self.flow.name, sources, started, lambda lot: usage.prepare(decoder, lot))
 
-    def _prepare(self, decoder: Decoder, lot: Lot) -> Prepared:
-        return usage.prepare(decoder, lot)
+    def _learn(self, decoder: Decoder, lot: Lot) -> None:
+        if self.writer is not None:
+            codecs.learn(decoder, lot.records["value"], self.writer)
 
-    def _observe(self, cell: UsageCell) -> None:
-        def committed(token: Token, result: Result, seconds: Mapping[str, float]) -> None:
+    def _observe(self, cell: LivePartition) -> None:
+        def committed(token: Token, result: Any, seconds: Mapping[str, float]) -> None:
             self.tokens[cell.partition] = token
-            self.metrics.committed(token, Interval.of([result], cell.fold.state, seconds))
+            self.metrics.committed(token, self.flow.interval(cell, result, seconds))
 
         cell.on_commit = committed
 

@@ -6,12 +6,13 @@ from flows.cells import CellError
 from flows.cli import ERROR, GAP, CommandError
 from schemas.catalog import CatalogError
 from schemas.codec import SchemaMismatch
+from schemas.errors import RegistryError
 from sinks.errors import SinkError
 from sources.errors import RetentionGap, SourceError
 from tieout.contracts import ContractRefused
 from tieout.usage_document import DocumentRefused
 
-EXPECTED: Final = (CommandError, CellError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError)
+EXPECTED: Final = (CommandError, CellError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError, RegistryError)
 
 
 def code_of(error: Exception) -> int:

@@ -14,6 +14,7 @@ from flows.health import HealthServer
 from flows.kafka_place import KafkaPlace
 from flows.usage_live import Live, LiveCell
 from flows.usage_records import FLOW
+from schemas.registry import Registry
 from sources.errors import SourceAway
 from tieout.usage_stage import Limits
 
@@ -32,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     partitions = live.share.partitions(_checked(place, live.limits, stop))
     metrics = FlowMetrics(FLOW, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1)
     engine = bytewax_engine.run if options.engine == "bytewax" else local_engine.run
-    cell = LiveCell(place, partitions, live, metrics, engine, stop.is_set)
+    registry = None if options.registry is None else Registry(options.registry)
+    cell = LiveCell(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer)
 
     def waits(why: str, seconds: float) -> None:
         cell.away()
@@ -41,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     def attempt() -> None:
         for partition in partitions:
             metrics.paused(partition, None)
-        cell.attempt()
+        with places.pinned(registry, options.schema_lock):
+            cell.attempt()
 
     if options.health_address is None:
         keep_going(attempt, stop.wait, waits)

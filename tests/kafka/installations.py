@@ -44,7 +44,7 @@ def put(place, usage, contracts=(), partitions=PARTITIONS, poison_every=0):
 def cell(place, share=None, partitions=PARTITIONS, **live):
     share = share or Share()
     mine = share.partitions(partitions)
-    return LiveCell(place, mine, Live(share, drain=True, **live), FlowMetrics("usage", mine), local_engine.run, lambda: False)
+    return LiveCell(place, mine, Live(share, drain=True, **live), FlowMetrics("usage", mine), local_engine.run, lambda: False, print)
 
 
 def drain(place, **live):
