@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from flows import cells as sharing
-from flows import codecs, topics, usage
+from flows import codecs, pause, topics, usage
 from flows.cells import Share
 from flows.flow_metrics import FlowMetrics, Interval
 from flows.kafka_place import KafkaPlace
+from flows.pause import PartitionPaused, Pause
 from flows.pipeline import Cell, Pipeline
 from flows.token import Token
 from flows.usage import UsageCell
@@ -23,6 +24,7 @@ from schemas.codec import Decoder
 from schemas.errors import RegistryError
 from sources.kafka import Stream
 from sources.lot import Lot
+from tieout.stage import FATES
 from tieout.usage_stage import Limits, Result
 
 ROWS: Final = 25_000
@@ -54,16 +56,24 @@ class LiveSource:
     told: Callable[[str], None]
     learn: Callable[[Lot], None]
     """Fetches the writers' schemas that a lot needs; RegistryError where one cannot be had now."""
+    paused: Callable[[], Pause | None]
+    """Why the partition takes no input; None while it does."""
+    waits_at: Callable[[], tuple[int, int]]
+    """While it takes none: the next position to read, and the end of the topic."""
     end: int | None = None
     """Where to end; None runs on."""
     _looked_at: float = 0.0
     _held: Lot | None = None
     """A lot that waits for the registry."""
     _again_at: float = 0.0
+    _is_paused: bool = False
 
     @property
     def ended(self) -> bool:
-        """Whether it was told to stop, or has handed over all up to its end."""
+        """Whether it was told to stop, or has handed over all up to its end, or is paused before it."""
+        paused = self.paused()
+        if paused is not None:
+            return self.stopped() or (self.end is not None and paused.looked)
         read = self.end is not None and self.stream.position >= self.end and not self.stream.gathered
         return self.stopped() or (read and self._looked_at > 0 and self._held is None)
 
@@ -88,6 +98,13 @@ class LiveSource:
         return lot
 
     def _next(self, now: float) -> Lot | None:
+        paused = self.paused()
+        if (paused is not None) != self._is_paused:
+            self._is_paused = paused is not None
+            self.metrics.paused(self.stream.partition, None if paused is None else "dead_letters")
+            self.told(f"{self.stream.topic}, partition {self.stream.partition}: {'released, goes on' if paused is None else paused.why}")
+        if paused is not None:
+            return self._look(now)
         lot = self.stream.poll(now, self.end)
         if lot is None and self.stream.at_end and not self.stream.gathered and now - self._looked_at >= self.seconds:
             lot = self.stream.take()
@@ -95,6 +112,15 @@ class LiveSource:
             self._looked_at = now
             self._lag(lot)
         return lot
+
+    def _look(self, now: float) -> Lot | None:
+        """Now and then a lot without records, with which the cell looks for its release."""
+        if now - self._looked_at < self.seconds:
+            return None
+        self._looked_at = now
+        position, end = self.waits_at()
+        self.metrics.lag(self.stream.partition, position, end)
+        return pause.nothing_at(position)
 
     def _lag(self, lot: Lot) -> None:
         start = int(lot.positions[0]) if len(lot.positions) else lot.end
@@ -120,20 +146,27 @@ class LivePartition(Cell, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveFlow:
-    """A flow that takes usage events: its name, its input, how it starts, and what an interval came to."""
+    """A flow that takes usage events: its name, its input, the fates it gives them, how it starts, and what an interval came to."""
 
     name: str
     topic: str
+    fates: Sequence[str]
     start: Callable[[KafkaPlace, Sequence[int], Limits], Mapping[int, LivePartition]]
     interval: Callable[[Any, Any, Mapping[str, float]], Interval]
     """From a partition, the result of the interval, and the seconds of its steps."""
+    paused: Callable[[Any], Pause | None] = lambda _: None
+    """Why a partition takes no input."""
 
 
 def _interval(cell: UsageCell, result: Result, seconds: Mapping[str, float]) -> Interval:
     return Interval.of([result], cell.fold.state, seconds)
 
 
-USAGE: Final = LiveFlow(FLOW, topics.USAGE, usage.start_cells, _interval)
+def _paused(cell: UsageCell) -> Pause | None:
+    return cell.paused
+
+
+USAGE: Final = LiveFlow(FLOW, topics.USAGE, FATES, usage.start_cells, _interval, _paused)
 
 
 @dataclass(slots=True)
@@ -165,13 +198,16 @@ class LiveCell:
             tokens = [cell.token for cell in started.values()]
             known = [(token.generation, token.cells) for token in tokens if token.sequence]
             generation = sharing.generation_of(known, self.live.share, self.live.generation)
+            self.metrics.joined(generation)
             for cell in started.values():
                 cell.generation, cell.cells = generation, self.live.share.cells
                 self.tokens[cell.partition] = cell.token
                 self._observe(cell)
                 self.metrics.restored(cell.token, time.monotonic() - began)
+                self.metrics.paused(cell.partition, None)
                 streams.append(self.place.stream(self.flow.topic, cell.partition, cell.position, self.live.rows, self.live.seconds))
             self.engine(self._pipeline(started, streams))
+            self._not_drained(started)
         finally:
             for stream in streams:
                 stream.close()
@@ -182,9 +218,21 @@ class LiveCell:
         decoder = codecs.decoder("usage_event", self.place.writers())
         sources = {}
         for stream in streams:
-            end = self.place.reader(self.flow.topic, stream.partition).refresh() if self.live.drain else None
-            sources[stream.partition] = LiveSource(stream, self.live.seconds, self.stopped, self.metrics, self.told, lambda lot: self._learn(decoder, lot), end)
+            sources[stream.partition] = self._source(started[stream.partition], stream, lambda lot: self._learn(decoder, lot))
         return Pipeline(self.flow.name, sources, started, lambda lot: usage.prepare(decoder, lot))
+
+    def _source(self, cell: LivePartition, stream: Stream, learn: Callable[[Lot], None]) -> LiveSource:
+        reader = self.place.reader(self.flow.topic, stream.partition)
+        return LiveSource(
+            stream, self.live.seconds, self.stopped, self.metrics, self.told, learn, lambda: self.flow.paused(cell),
+            lambda: (cell.position, reader.refresh()), reader.refresh() if self.live.drain else None,
+        )
+
+    def _not_drained(self, started: Mapping[int, LivePartition]) -> None:
+        """PartitionPaused where a run that should read to the end has left partitions paused before it."""
+        paused = [found.why for cell in started.values() if (found := self.flow.paused(cell)) is not None]
+        if paused and self.live.drain and not self.stopped():
+            raise PartitionPaused("; ".join(paused))
 
     def _learn(self, decoder: Decoder, lot: Lot) -> None:
         if self.writer is not None:

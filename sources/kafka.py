@@ -27,7 +27,6 @@ ANSWER_SECONDS: Final = 10.0
 _AT_ONCE: Final = 500
 """Messages taken from the client at a time: many more at once cost twice as much."""
 _WAIT_SECONDS: Final = 0.2
-_ABSENT: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001 - the client's names
 _REFUSED: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -236,7 +235,7 @@ def failed(error: KafkaError, place: str, position: int) -> SourceError:
     if code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - the client's name of it
         msg = f"{place}: position {position} is outside of what the broker keeps ({error.str()}); see its first and last offset, restore what is gone"
         return RetentionGap(msg)
-    if code in _ABSENT:
+    if code == KafkaError.UNKNOWN_TOPIC_OR_PART:  # the broker's own word: what the client alone does not know may be a broker that is away
         return SourceError(f"{place}: there is no such topic or partition; make it with 'tieout topic create'")
     if code in _REFUSED:
         return SourceError(f"{place}: the broker refuses access ({error.str()}); check the client settings and the user's rights")

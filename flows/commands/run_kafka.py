@@ -1,22 +1,29 @@
-"""``tieout run usage --bootstrap``: one cell of the usage flow on a broker, until SIGTERM, SIGINT or the drained end."""
+"""``tieout run FLOW --bootstrap``: one cell of a flow on a broker, until SIGTERM, SIGINT or the drained end."""
 
 import argparse
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Final
 
-from flows import bytewax_engine, kafka_topics, local_engine, output
+from confluent_kafka.admin import AdminClient
+
+from flows import bytewax_engine, kafka_topics, local_engine, output, route_topics
 from flows.cells import Share, keep_going
 from flows.commands import places
-from flows.commands.summary import totals
+from flows.commands.summary import counts, totals
 from flows.flow_metrics import FlowMetrics
 from flows.health import HealthServer
 from flows.kafka_place import KafkaPlace
-from flows.usage_live import Live, LiveCell
-from flows.usage_records import FLOW
+from flows.route_live import ROUTE
+from flows.usage_live import USAGE, Live, LiveCell
 from schemas.registry import Registry
 from sources.errors import SourceAway
 from tieout.usage_stage import Limits
+
+FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE)}
+CHECKS: Final = {USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,20 +36,18 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
     live = Live(Share(options.cell, options.cells), options.generation, Limits(), options.rows, options.seconds, options.drain)
-    place = places.broker(options)
-    partitions = live.share.partitions(_checked(place, live.limits, stop))
-    metrics = FlowMetrics(FLOW, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1)
+    place, flow = places.broker(options), FLOWS[options.flow]
+    partitions = live.share.partitions(_checked(place, live.limits, stop, CHECKS[flow.name]))
+    metrics = FlowMetrics(flow.name, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1, fates=flow.fates)
     engine = bytewax_engine.run if options.engine == "bytewax" else local_engine.run
     registry = None if options.registry is None else Registry(options.registry)
-    cell = LiveCell(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer)
+    cell = LiveCell(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer, flow=flow)
 
     def waits(why: str, seconds: float) -> None:
         cell.away()
         output.say(f"{why}; next attempt in {seconds:.1f} s")
 
     def attempt() -> None:
-        for partition in partitions:
-            metrics.paused(partition, None)
         with places.pinned(registry, options.schema_lock):
             cell.attempt()
 
@@ -51,16 +56,18 @@ def run(options: argparse.Namespace) -> int:
     else:
         with HealthServer(options.health_address, metrics):
             keep_going(attempt, stop.wait, waits)
-    output.show(totals(list(cell.tokens.values())), options.output, "usage flow, this cell's partitions since the start")
+    tokens = list(cell.tokens.values())
+    rows = totals(tokens) if flow is USAGE else counts(tokens, ("received", *flow.fates))
+    output.show(rows, options.output, f"{flow.name} flow, this cell's partitions since the start")
     place.close()
     return 0
 
 
-def _checked(place: KafkaPlace, limits: Limits, stop: threading.Event) -> int:
+def _checked(place: KafkaPlace, limits: Limits, stop: threading.Event, check: Callable[[AdminClient, str, Limits], int]) -> int:
     """The number of partitions, once the broker answers and its topics are as they have to be."""
     while True:
         try:
-            return kafka_topics.check(place.admin, place.prefix, limits)
+            return check(place.admin, place.prefix, limits)
         except SourceAway as error:
             output.say(f"{error}; next attempt in 2 s")
             if stop.wait(2):
