@@ -146,7 +146,7 @@ class Stream:
             found = self._consumer.consume(min(_AT_ONCE, self._rows - len(self._messages)), 0)
             if not found:
                 break
-            if any(message.error() is not None for message in found):
+            if [message.error() for message in found].count(None) < len(found):
                 found = self._checked(found)
             else:
                 self.at_end = False
