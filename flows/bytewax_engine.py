@@ -91,7 +91,7 @@ class _Outs(FixedPartitionedSink[Prepared, None]):
         return list(self._cells)
 
     def part_fn(self, item_key: str) -> int:
-        return list(self._cells).index(item_key)
+        return sorted(self._cells).index(item_key)  # the engine sorts the names by itself, as texts
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Out:  # noqa: ARG002 - the engine's signature
         return _Out(self._run, self._cells[for_part])

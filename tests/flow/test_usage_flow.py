@@ -8,6 +8,7 @@ import pytest
 
 from flows import bytewax_engine, codecs, local_engine, topics, usage
 from flows.file_place import FilePlace
+from flows.pipeline import Pipeline
 from flows.replay import replay
 from flows.verification import verify
 from sinks.errors import Fenced
@@ -186,3 +187,30 @@ def test_a_replay_shows_what_was_committed_otherwise(tmp_path, disturbed):
     run(tmp_path, rows=1000)
     lenient = Limits(horizon=Limits().horizon // 400)
     assert any(done.different for done in replay(tmp_path, 0, lenient, 1000))
+
+
+def test_every_lot_reaches_the_cell_of_its_own_partition_also_where_names_sort_as_texts():
+    class Source:
+        def __init__(self, partition):
+            self.partition, self.lots = partition, 3
+
+        @property
+        def ended(self):
+            return not self.lots
+
+        def poll(self):
+            self.lots -= 1
+            return self.partition
+
+    class Cell:
+        def __init__(self):
+            self.taken = []
+
+        def take(self, prepared):
+            self.taken.append(prepared)
+
+    for engine in ENGINES.values():
+        partitions = [2, 5, 8, 11, 100]
+        cells = {partition: Cell() for partition in partitions}
+        engine(Pipeline("test", {partition: Source(partition) for partition in partitions}, cells, lambda lot: lot))
+        assert {partition: cell.taken for partition, cell in cells.items()} == {partition: [partition] * 3 for partition in partitions}
