@@ -97,6 +97,8 @@ def _send(place: KafkaPlace, rate: int, seconds: int, seed: int) -> int:
     made = generate.usage(seed, rate * seconds, CUSTOMERS, generate.Shares(0, 0, 0, 0, 0))
     decoded = codecs.own("usage_event").decode(made.values).batch
     fresh = decoded.set_column(0, "id", pa.array([f"{seed}-{number}" for number in range(decoded.num_rows)]))
+    now = np.full(decoded.num_rows, time.time_ns() // 1000)
+    fresh = fresh.set_column(4, "time", pa.array(now).cast(decoded["time"].type))
     values, keys = codecs.encode("usage_event", fresh).to_pylist(), made.keys.to_pylist()
     homes = {key: ids.partition_of(key, PARTITIONS) for key in set(keys)}
     producer = Producer({**place.settings, "linger.ms": 5, "enable.idempotence": True, "error_cb": kafka.silent})

@@ -14,7 +14,7 @@ DONE: Final = 0
 ERROR: Final = 1
 DIFFERENCES: Final = 3
 GAP: Final = 4
-FLOWS: Final = ("usage",)
+FLOWS: Final = ("route", "usage")
 
 
 class CommandError(Exception):
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="tieout", description="From the usage event to exact, provable money.")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(commands)
+    _dev(commands)
     _run(commands)
     _generate(commands)
     _import(commands)
@@ -40,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     _replay(commands)
     _rescale(commands)
     _schema(commands)
+    _dlq(commands)
+    _release(commands)
     return root
 
 
@@ -69,11 +72,26 @@ def _place(command: argparse.ArgumentParser) -> None:
     command.add_argument("--topic-prefix", default="", help="stands before the name of every topic (default: none)")
 
 
+def _registry(command: argparse.ArgumentParser) -> None:
+    """Where schemas and their ids come from on a broker."""
+    command.add_argument("--registry", metavar="URL", help="the schema registry: writers' schemas come from it, and the lock file pins our own ids (broker)")
+    command.add_argument("--schema-lock", metavar="FILE", default="schema-lock.json", help="the lock file of 'tieout schema lock' (broker with registry; default: schema-lock.json)")
+
+
 def _demo(commands: Commands) -> None:
     demo = _add(commands, "demo", "run the chain on seeded telemetry, with an HTML report", "tieout demo --dir build/demo")
     _dir(demo, "tieout-demo")
     demo.add_argument("--events", type=int, default=200_000, help="usage events to make (default: 200000)")
     demo.add_argument("--seed", type=int, default=1, help="seed of the telemetry (default: 1)")
+
+
+def _dev(commands: Commands) -> None:
+    dev = _add(commands, "dev", "start broker, schema registry, the usage flow and a seeded load, until Ctrl-C", "tieout dev --rate 1000")
+    dev.add_argument("--dir", default="tieout-dev", help="the folder of data and logs (default: tieout-dev)")
+    dev.add_argument("--rate", type=int, default=500, help="usage events a second (default: 500)")
+    dev.add_argument("--customers", type=int, default=200, help="customers (default: 200)")
+    dev.add_argument("--seed", type=int, default=1, help="seed of contracts and usage (default: 1)")
+    dev.add_argument("--partitions", type=int, default=4, help="partitions of new topics (default: 4)")
 
 
 def _run(commands: Commands) -> None:
@@ -88,8 +106,7 @@ def _run(commands: Commands) -> None:
     run.add_argument("--rows", type=int, default=25_000, help="records of an interval at most (broker; default: 25000)")
     run.add_argument("--seconds", type=float, default=0.5, help="seconds of an interval at most (broker; default: 0.5)")
     run.add_argument("--drain", action="store_true", help="end where the input ends now instead of waiting for more (broker)")
-    run.add_argument("--registry", metavar="URL", help="the schema registry: writers' schemas come from it, and the lock file pins our own ids (broker)")
-    run.add_argument("--schema-lock", metavar="FILE", default="schema-lock.json", help="the lock file of 'tieout schema lock' (broker with registry; default: schema-lock.json)")
+    _registry(run)
     run.add_argument("--health-address", metavar="HOST:PORT", help="serve /live, /ready, /health and /metrics there (broker)")
     run.add_argument("--cache", metavar="DIR", help="where files lie that spare a restart some reading; never the truth (broker)")
 
@@ -173,6 +190,35 @@ def _schema(commands: Commands) -> None:
     schema.add_argument("--registry", metavar="URL", help="the schema registry")
     schema.add_argument("--against", metavar="REV_OR_DIR", help="an earlier release: a git revision, or a folder of .avsc files (check)")
     schema.add_argument("--lock", metavar="FILE", default="schema-lock.json", help="the lock file (default: schema-lock.json)")
+
+
+def _dlq(commands: Commands) -> None:
+    dlq = _add(commands, "dlq", "list, show, replay or discard dead letters: what a flow has rejected", "tieout dlq replay --dir data --reason too_early --dry-run")
+    dlq.add_argument("what", choices=("ls", "show", "replay", "discard"), help="count them by reason, show some whole, put them back, or settle them as they are")
+    dlq.add_argument("letters", nargs="*", metavar="PARTITION:OFFSET", help="these ones (default: all that the options choose)")
+    _place(dlq)
+    _registry(dlq)
+    dlq.add_argument("--flow", choices=FLOWS, default="usage", help="the flow that rejected them (default: usage)")
+    dlq.add_argument("--reason", metavar="CODE", help="rejected for this reason")
+    dlq.add_argument("--partition", type=int, help="in this partition")
+    dlq.add_argument("--since", metavar="TIME", help="with a record time from this on: RFC 3339, a month as in 2026-10, or back from now as in --since=-2h")
+    dlq.add_argument("--all", action="store_true", help="settled ones too (ls, show)")
+    dlq.add_argument("--limit", type=int, default=10, help="how many to show (show; default: 10)")
+    dlq.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing (replay, discard)")
+    dlq.add_argument("--because", metavar="TEXT", help="why they are settled without being mended (discard)")
+    dlq.add_argument("--author", metavar="NAME", help="who does it (default: the user of this process)")
+
+
+def _release(commands: Commands) -> None:
+    release = _add(
+        commands, "release", "let a partition go on that is paused because too much of it was rejected",
+        "tieout release usage-3 --bootstrap kafka:9092 --reason 'gateway 2.1 rolled back'",
+    )
+    release.add_argument("subject", help="the partition, as in usage-3")
+    _place(release)
+    _registry(release)
+    release.add_argument("--reason", required=True, metavar="TEXT", help="why it may go on")
+    release.add_argument("--author", metavar="NAME", help="who releases it (default: the user of this process)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

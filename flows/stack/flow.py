@@ -1,0 +1,51 @@
+"""The usage flow as a process of its own, as it is deployed: one cell with all partitions.
+
+In: a broker whose topics exist, a registry and the lock file of its ids. Out: a cell that is ready, with its health and metrics on a port of the loopback
+address. It ends in order on SIGTERM, with what it was doing committed.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from flows import metrics
+from flows.stack import loopback
+from flows.stack.process import Part
+
+
+class UsageFlow(Part):
+    """One cell of the usage flow: ``start`` it, look at ``counted``, ``stop`` it."""
+
+    name = "The usage flow"
+
+    def __init__(self, folder: Path, bootstrap: str, registry: str, lock: Path) -> None:
+        super().__init__(folder)
+        self._places = ("--bootstrap", bootstrap, "--registry", registry, "--schema-lock", str(lock))
+        [self.port] = loopback.free(1)
+
+    @property
+    def address(self) -> str:
+        """Where it serves ``/ready``, ``/health`` and ``/metrics``."""
+        return f"{loopback.ADDRESS}:{self.port}"
+
+    def command(self) -> list[str]:
+        """Say how to run it."""
+        return [sys.executable, "-m", "flows.cli", "run", "usage", *self._places, "--health-address", self.address]
+
+    def ready(self) -> bool:
+        """Whether it has restored its partitions and works."""
+        return loopback.get(self.port, "/ready") is not None
+
+    def counted(self) -> dict[str, int]:
+        """Events by fate since the first start, over all partitions, and ``lag``: records not committed yet; empty where it does not answer."""
+        text = loopback.get(self.port, "/metrics")
+        counts: Counter[str] = Counter()
+        for family in text_string_to_metric_families(text or ""):
+            for sample in family.samples:
+                if sample.name == metrics.EVENTS.name:
+                    counts[sample.labels["fate"]] += int(sample.value)
+                elif sample.name == metrics.LAG.name:
+                    counts["lag"] += int(sample.value)
+        return dict(counts)
