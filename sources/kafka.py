@@ -40,6 +40,7 @@ _READ: Final = {
     "isolation.level": "read_committed",
     "fetch.wait.max.ms": 20,
     "fetch.error.backoff.ms": 20,
+    "fetch.queue.backoff.ms": 5,  # by default a full queue puts the next fetch off by up to a second
     "queued.min.messages": 50_000,
     "queued.max.messages.kbytes": 8192,
 }
@@ -82,7 +83,9 @@ class TopicReader:
         consuming = self._at(position)
         waited_until = time.monotonic() + ANSWER_SECONDS
         while at < last and len(messages) < rows:
-            found = consuming.consume(min(_AT_ONCE, rows - len(messages)), _WAIT_SECONDS)
+            found = consuming.consume(1, _WAIT_SECONDS)  # it waits for all that it is asked for: wait for one, then take what is there
+            if found and (more := min(_AT_ONCE, rows - len(messages) - 1)):
+                found += consuming.consume(more, 0)
             for message in found:
                 failure = message.error()
                 if failure is None:
