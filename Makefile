@@ -4,10 +4,15 @@ PYTHON := $(shell for p in python3.12 python3.11 python3 $$HOME/.pyenv/versions/
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: demo test lint bench chaos clean
+SEED := 1
+
+.PHONY: demo dev test lint bench chaos clean
 
 demo: $(READY)
 	$(VENV)/bin/tieout demo --dir build/demo
+
+dev: $(READY)
+	$(VENV)/bin/tieout dev --dir build/dev
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2
@@ -21,7 +26,9 @@ bench: $(READY)
 	$(VENV)/bin/python -m benchmarks
 
 chaos: $(READY)
-	TIEOUT_KILLS=50 $(VENV)/bin/python -m pytest tests/flow/test_kill.py -v
+	TIEOUT_KILLS=50 TIEOUT_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/flow/test_kill.py -v
+	$(VENV)/bin/python -m tests.chaos --seed $(SEED) --kills 100 --broker-faults 5
+	$(VENV)/bin/python -m tests.chaos.bugs
 
 clean:
 	rm -rf $(VENV) build
