@@ -90,7 +90,7 @@ def _over_time(report: Report, colour: dict[str, str]) -> str:
                 tip = f"<title>{escape(label)} {escape(meter)}: {count:,}</title>"
                 bars.append(f"<rect x='{70 + place * step:.1f}' y='{base + 10:.1f}' width='{max(step - 1.5, 1):.1f}' height='{size:.1f}' fill='{fill}'>{tip}</rect>")
     every = max(1, len(labels) // 10)
-    ticks = [f"<text x='{70 + (place + 0.5) * step:.1f}' y='{height + 28}' text-anchor=middle>{escape(label)}</text>" for place, label in enumerate(labels) if place % every == 0]
+    ticks = [f"<text x='{70 + (place + 0.5) * step:.1f}' y='{height + 28}' text-anchor=middle>{escape(label)}</text>" for place, label in enumerate(labels) if place % every == 0 and (place + 0.5) * step < width - 40]  # the last label must fit
     grid = [
         f"<line x1=70 x2={70 + width} y1='{10 + height * (1 - share):.1f}' y2='{10 + height * (1 - share):.1f}'/><text x=62 y='{14 + height * (1 - share):.1f}' text-anchor=end>{round(top * share):,}</text>"
         for share in (0, 0.5, 1)
