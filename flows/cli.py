@@ -161,6 +161,7 @@ def _topic(commands: Commands) -> None:
     topic.add_argument("--partition", type=int, help="one partition (default: all)")
     topic.add_argument("--offset", type=int, help="from this position (default: the first kept)")
     topic.add_argument("--limit", type=int, default=10, help="records to show (default: 10)")
+    topic.add_argument("--flow", choices=FLOWS, default="usage", help="whose topics (create; default: usage)")
     topic.add_argument("--partitions", type=int, default=64, help="partitions of new topics, fixed for life (create; default: 64)")
     topic.add_argument("--replication-factor", type=int, default=3, help="copies of new topics (create; default: 3)")
 

@@ -6,6 +6,7 @@ priced again. A setting that would lose something is a refusal to start that say
 Source: docs/operations.md (topics).
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +25,8 @@ REPRICE_LIMIT: Final = 400 * DAY
 LARGE: Final = 8 * 2**20
 """Bytes of the largest record: an exception carries two payloads as text."""
 _RECORD_BYTES: Final = "max.message.bytes"
+_HEADER_BYTES: Final = 64 * 1024
+"""More than the headers take that a dead letter has beside its original."""
 _STAMPS: Final = "message.timestamp.type"
 _SEGMENTS: Final = {"segment.bytes": str(16 * 2**20), "segment.ms": str(3_600_000)}
 """Small segments for what is deleted from the front, or the disk never shrinks."""
@@ -39,14 +42,21 @@ class TopicSpec:
     trimmed: bool = False
     stamped: bool = False
     """Whether the broker sets the record time: a sender's clock must neither shorten what is kept nor hide a wrong time."""
+    keeps_stamps: bool = False
+    """Whether records keep the time that they are written with."""
 
     def settings(self) -> dict[str, str]:
         """What it is made with."""
         keeps = FOREVER if self.keeps == FOREVER else self.keeps // 1000
         made = {"cleanup.policy": "delete", "retention.ms": str(keeps), "retention.bytes": "-1"}
         made |= {_RECORD_BYTES: str(self.largest)} if self.largest else {}
-        made |= {_STAMPS: "LogAppendTime"} if self.stamped else {}
+        made |= {_STAMPS: self._stamps} if self._stamps else {}
         return made | (_SEGMENTS if self.trimmed else {})
+
+    @property
+    def _stamps(self) -> str | None:
+        """Who sets the record time, where it matters."""
+        return "LogAppendTime" if self.stamped else "CreateTime" if self.keeps_stamps else None
 
     def faults(self, found: Mapping[str, str]) -> list[str]:
         """What of its settings would lose something, each with what to set."""
@@ -60,8 +70,8 @@ class TopicSpec:
             faults.append(f"retention.bytes is {found['retention.bytes']}, set -1")
         if self.largest and int(found[_RECORD_BYTES]) < self.largest:
             faults.append(f"{_RECORD_BYTES} is {found[_RECORD_BYTES]}, set {self.largest} or more")
-        if self.stamped and found[_STAMPS] != "LogAppendTime":
-            faults.append(f"{_STAMPS} is {found[_STAMPS]}, set LogAppendTime")
+        if self._stamps and found[_STAMPS] != self._stamps:
+            faults.append(f"{_STAMPS} is {found[_STAMPS]}, set {self._stamps}")
         return faults
 
 
@@ -74,17 +84,27 @@ def specs(limits: Limits) -> tuple[TopicSpec, ...]:
         TopicSpec(topics.RATED, REPRICE_LIMIT),
         TopicSpec(topics.HOLDS),
         TopicSpec(topics.EXCEPTIONS, largest=LARGE),
-        TopicSpec(DEAD, largest=LARGE),
+        TopicSpec(DEAD, largest=LARGE, keeps_stamps=True),
+        TopicSpec(topics.DLQ_PROGRESS),
         TopicSpec(state, largest=LARGE, trimmed=True),
         TopicSpec(seen, trimmed=True),
         TopicSpec(token),
     )
 
 
+WHOLE: Final = (TopicSpec(topics.COMMANDS, largest=LARGE),)
+"""Topics of one partition, which every cell reads whole: what is asked for has one order."""
+
+
 def create(admin: AdminClient, prefix: str, partitions: int, replication: int, limits: Limits) -> list[str]:
-    """Make the topics that are missing; their names. SourceError where the broker refuses."""
+    """Make the topics of the usage flow that are missing; their names. SourceError where the broker refuses."""
+    return create_all(admin, prefix, specs(limits), partitions, replication) + create_all(admin, prefix, WHOLE, 1, replication)
+
+
+def create_all(admin: AdminClient, prefix: str, chosen: Sequence[TopicSpec], partitions: int, replication: int) -> list[str]:
+    """Make those of some topics that are missing; their names. SourceError where the broker refuses."""
     have = _partitions(admin)
-    wanted = [spec for spec in specs(limits) if prefix + spec.name not in have]
+    wanted = [spec for spec in chosen if prefix + spec.name not in have]
     new = [NewTopic(prefix + spec.name, partitions, replication, config=spec.settings()) for spec in wanted]
     for name, made in (admin.create_topics(new, request_timeout=kafka.ANSWER_SECONDS) if new else {}).items():
         try:
@@ -92,17 +112,53 @@ def create(admin: AdminClient, prefix: str, partitions: int, replication: int, l
         except KafkaException as error:
             msg = f"{name}: cannot be made ({error.args[0].str()}); check the user's rights and the number of brokers"
             raise SourceError(msg) from error
-    return [prefix + spec.name for spec in wanted]
+    names = [prefix + spec.name for spec in wanted]
+    _wait_for(admin, names)
+    return names
+
+
+def _wait_for(admin: AdminClient, names: Sequence[str]) -> None:
+    """Made topics are known to all brokers a little later."""
+    until = time.monotonic() + kafka.ANSWER_SECONDS
+    while missing := set(names) - _partitions(admin).keys():
+        if time.monotonic() > until:
+            msg = f"{', '.join(sorted(missing))}: made, but the broker does not list them yet; look at the broker, then run this again"
+            raise SourceError(msg)
+        time.sleep(0.05)
 
 
 def check(admin: AdminClient, prefix: str, limits: Limits) -> int:
-    """The number of partitions; SourceError names every topic that is missing or set so that something could be lost."""
-    have = _partitions(admin)
-    wanted = specs(limits)
+    """The number of partitions of the usage flow's topics; SourceError as for ``check_all``."""
+    _check_there(_partitions(admin), prefix, (*specs(limits), *WHOLE))
+    whole = check_all(admin, prefix, WHOLE)
+    if whole != 1:
+        msg = f"{prefix}{topics.COMMANDS} has {whole} partitions; commands have one order, make the topic anew with one partition"
+        raise SourceError(msg)
+    partitions = check_all(admin, prefix, specs(limits))
+    check_room(admin, prefix + topics.USAGE, prefix + DEAD)
+    return partitions
+
+
+def _check_there(have: Mapping[str, int], prefix: str, wanted: Sequence[TopicSpec]) -> None:
     missing = [prefix + spec.name for spec in wanted if prefix + spec.name not in have]
     if missing:
-        msg = f"topics are missing: {', '.join(missing)}; make them with 'tieout topic create --bootstrap ... --partitions N'"
+        msg = f"topics are missing: {', '.join(missing)}; make them with 'tieout topic create --bootstrap ... --partitions N', those of the route flow with --flow route"
         raise SourceError(msg)
+
+
+def check_room(admin: AdminClient, topic: str, onto: str) -> None:
+    """SourceError where a record of a topic could be too large for the one that it is put onto, with more headers or a longer key."""
+    found = _settings(admin, [topic, onto])
+    wanted = int(found[topic][_RECORD_BYTES]) + _HEADER_BYTES
+    if int(found[onto][_RECORD_BYTES]) < wanted:
+        msg = f"{onto}: {_RECORD_BYTES} is {found[onto][_RECORD_BYTES]}, a record of {topic} may not fit; set {wanted} or more"
+        raise SourceError(msg)
+
+
+def check_all(admin: AdminClient, prefix: str, wanted: Sequence[TopicSpec]) -> int:
+    """The number of partitions, the same for all; SourceError names every topic that is missing or set so that something could be lost."""
+    have = _partitions(admin)
+    _check_there(have, prefix, wanted)
     counts = {prefix + spec.name: have[prefix + spec.name] for spec in wanted}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -113,7 +169,7 @@ def check(admin: AdminClient, prefix: str, limits: Limits) -> int:
     if faults:
         msg = f"topics are set so that something could be lost: {'; '.join(faults)}"
         raise SourceError(msg)
-    return counts[prefix + topics.USAGE]
+    return counts[prefix + wanted[0].name]
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:

@@ -25,6 +25,7 @@ from tieout.usage_stage import Original
 
 I64 = npt.NDArray[np.int64]
 _ROWS = 50_000
+_NEIGHBOURS = 500
 
 
 @dataclass(slots=True)
@@ -53,8 +54,9 @@ class RatedIndex:
         found: dict[tuple[str, EventKey], dict[tuple[object, ...], Original]] = {}
         chosen = set(names)
         decode = codecs.own("rated_usage")
-        for row in rows:
-            for event in _rated_rows(decode.decode(self.reader.lot(row, 1).records["value"]).batch):
+        for lot in neighbours(self.reader, rows):
+            chosen_rows = pa.array(np.nonzero(np.isin(lot.positions, rows))[0])
+            for event in _rated_rows(decode.decode(lot.records["value"].take(chosen_rows)).batch):
                 name = (event["customer_id"], EventKey(event["usage"]["source"], event["usage"]["id"]))
                 if name in chosen and event["cause"]["kind"] != "carry":
                     _add(found.setdefault(name, {}), event)
@@ -90,6 +92,15 @@ class RatedIndex:
             self._hashes.append(_identities(batch["customer_id"], usage.field("source"), usage.field("id"))[:, 0].copy())
             self._offsets.append(lot.positions)
             self._position = lot.end
+
+
+def neighbours(reader: Reader, positions: Sequence[int]) -> list[Lot]:
+    """Lots that hold the records at these rising positions, each a few hundred records long: a read each is dear."""
+    lots: list[Lot] = []
+    for position in positions:
+        if not lots or lots[-1].row_of(position) is None:
+            lots.append(reader.lot(position, _NEIGHBOURS))
+    return lots
 
 
 def _lots(reader: Reader, position: int) -> Iterator[Lot]:

@@ -2,20 +2,30 @@
 
 from typing import Final
 
+RAW: Final = "usage.raw.v1"
+"""Usage in any partition, under any key, for the route flow."""
 USAGE: Final = "usage.event.v1"
 CONTRACTS: Final = "contract.version.v1"
+REFERENCE: Final = "reference.data.v1"
 RATED: Final = "usage.rated.v1"
 HOLDS: Final = "usage.hold.v1"
 EXCEPTIONS: Final = "finance.exception.v1"
+COMMANDS: Final = "governance.command.v1"
+"""What people ask for, in one partition that every cell reads whole."""
+DLQ_PROGRESS: Final = "_tieout.dlq.progress"
+"""Which dead letters are settled, and how."""
 INGRESS: Final = "ingress"
 """The writer of topics that come from outside."""
 
 SCHEMAS: Final = {
+    RAW: "usage_event",
     USAGE: "usage_event",
     CONTRACTS: "contract_version",
+    REFERENCE: "reference_record",
     RATED: "rated_usage",
     HOLDS: "hold",
     EXCEPTIONS: "exception",
+    COMMANDS: "command",
 }
 OWNERS: Final = {
     "usage_conflict": "metering",
@@ -34,6 +44,17 @@ OWNERS: Final = {
 def dead_letters(topic: str, flow: str) -> str:
     """Where a flow puts what it rejects from a topic."""
     return f"{topic}.dlq.{flow}"
+
+
+def in_partition(topic: str, partition: int) -> str:
+    """A topic's partition as one name; no topic has a slash in its own."""
+    return f"{topic}/{partition}"
+
+
+def placed(name: str, partition: int) -> tuple[str, int]:
+    """The topic and the partition of such a name; a topic's own name means the given partition."""
+    topic, slash, number = name.partition("/")
+    return topic, int(number) if slash else partition
 
 
 def state_topics(flow: str) -> tuple[str, str, str]:

@@ -8,7 +8,6 @@ commit failed is thrown away; the next start restores. Source: docs/architecture
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -17,9 +16,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from flows import codecs, contract_records, topics, usage_records, usage_state
+from flows import cells as sharing
+from flows import codecs, command_records, contract_records, pause, topics, usage_records, usage_state
 from flows import token as tokens
-from flows.originals import RatedIndex
+from flows.originals import RatedIndex, neighbours
+from flows.pause import Gate, PartitionPaused, Pause
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
 from flows.token import Token
 from flows.usage_records import DEAD, FLOW
@@ -29,6 +30,7 @@ from sources.lot import Lot
 from tieout import money
 from tieout.contracts import ContractVersion
 from tieout.ids import EventKey
+from tieout.rejection import Rejects
 from tieout.usage import Rejected
 from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
 
@@ -39,10 +41,11 @@ STATE, SEEN, TOKEN = topics.state_topics(FLOW)
 
 
 class UsageSource:
-    """Lots of one partition of the usage topic, from a position to the end that the topic had at the start."""
+    """Lots of one partition of the usage topic, from its cell's position to the end that the topic had at the start."""
 
-    def __init__(self, reader: Reader, position: int, rows: int) -> None:
-        self._reader, self._position, self._rows = reader, position, rows
+    def __init__(self, reader: Reader, cell: "UsageCell", rows: int, all_: "Mapping[int, UsageSource]") -> None:
+        """``all_`` are the sources of the run: where a partition stays paused the others still read to their end."""
+        self._reader, self._cell, self._position, self._rows, self._all = reader, cell, cell.position, rows, all_
         self._end = reader.refresh()
         self._looked = False
 
@@ -54,11 +57,25 @@ class UsageSource:
     @property
     def ended(self) -> bool:
         """Whether the end is reached; not before one lot, be it empty, so that contracts count."""
-        return self._looked and self._position >= self._end
+        return self._looked and self._cell.position >= self._end and self._cell.paused is None
 
-    def poll(self) -> Lot:
-        """The next lot."""
+    @property
+    def stuck(self) -> str | None:
+        """Why the partition is paused, where nobody has released it."""
+        paused = self._cell.paused
+        return paused.why if paused is not None and paused.looked else None
+
+    def poll(self) -> Lot | None:
+        """The next lot; PartitionPaused where all that is left to read is in paused partitions."""
         self._looked = True
+        if self.stuck is not None:
+            if all(source.ended or source.stuck for source in self._all.values()):
+                raise PartitionPaused("; ".join(source.stuck for source in self._all.values() if source.stuck))
+            return None
+        if self._cell.paused is not None:
+            return pause.nothing_at(self._cell.position)
+        if self._position >= self._end > self._cell.position:
+            return None  # all is read, the last lot is still to be folded
         lot = self._reader.lot(self._position, self._rows, self._end)
         self._position = lot.end
         return lot
@@ -86,10 +103,10 @@ class UsageFold:
     state: UsageState
 
     @classmethod
-    def of(cls, partition: int, reader: Callable[[str], Reader], limits: Limits) -> "UsageFold":
+    def of(cls, partition: int, log: Log, limits: Limits) -> "UsageFold":
         """A fold of nothing yet."""
-        rated = RatedIndex(reader(topics.RATED))
-        return cls(partition, reader(topics.CONTRACTS), reader(topics.USAGE), rated, UsageState(limits))
+        rated = RatedIndex(log.written(topics.RATED))
+        return cls(partition, log.reader(topics.CONTRACTS), log.reader(topics.USAGE), rated, UsageState(limits))
 
     def versions(self, start: int, end: int) -> list[ContractVersion]:
         """The contract versions between two positions of their topic."""
@@ -123,14 +140,16 @@ class UsageFold:
                 wanted |= {(customer, EventKey(key["source"], key["id"])) for customer, key in pairs}
         return self.rated.find(wanted) if wanted else {}
 
-    def original(self, lot: Lot) -> Callable[[int], Lot]:
-        """The way to an original record: in the lot at hand, or read again."""
+    def original(self, lot: Lot, result: Result) -> Callable[[int], Lot]:
+        """The way to the original records that a result tells of: in the lot at hand, or read again, neighbours together."""
+        wanted = {position for found in result.exceptions for position in found.evidence_positions} | {dead.position for dead in result.dead_letters}
+        away = sorted(position for position in wanted if lot.row_of(position) is None)
+        if away:
+            self.usage.refresh()
+        lots = [lot, *neighbours(self.usage, away)]
 
         def find(position: int) -> Lot:
-            if lot.row_of(position) is not None:
-                return lot
-            self.usage.refresh()
-            return self.usage.lot(position, 1)
+            return next((found for found in lots if found.row_of(position) is not None), lot)
 
         return find
 
@@ -142,6 +161,7 @@ class UsageCell:
     partition: int
     log: Log
     fold: UsageFold
+    gate: Gate
     token: Token
     generation: int = 1
     cells: int = 1
@@ -155,7 +175,9 @@ class UsageCell:
         """Fence, then restore; the usage position to go on from is in the token."""
         log = place.fence(FLOW, partition)
         try:
-            cell = cls(partition, log, UsageFold.of(partition, log.reader, limits), Token(FLOW, partition, 0))
+            gate = Gate(FLOW, partition, place.reader(topics.COMMANDS, 0))
+            cell = cls(partition, log, UsageFold.of(partition, log, limits), gate, Token(FLOW, partition, 0))
+            cell.fold.state.rejects = Rejects()
             cell._restore()
         except BaseException:
             log.close()
@@ -166,6 +188,12 @@ class UsageCell:
     def position(self) -> int:
         """The next usage record to read."""
         return self.token.positions.get(topics.USAGE, 0)
+
+    @property
+    def paused(self) -> Pause | None:
+        """Why the partition takes no input; None while it does."""
+        rejects = self.fold.state.rejects
+        return Pause(pause.words(FLOW, self.partition, rejects), self.gate.looked) if rejects is not None and rejects.paused else None
 
     def close(self) -> None:
         """Give the partition up."""
@@ -208,10 +236,28 @@ class UsageCell:
             raise ValueError(msg)
 
     def take(self, prepared: Prepared) -> None:
-        """Fold one lot and commit the interval; nothing where neither usage nor contracts came."""
+        """Fold one lot and commit the interval; nothing where neither usage nor contracts came. While paused, lots wait."""
+        if self.paused is None:
+            self._interval(prepared)
+        elif len(prepared.lot.positions):
+            self.gate.lots.append(prepared)
+        else:
+            self._look_for_release(prepared)
+
+    def _look_for_release(self, empty: Prepared) -> None:
+        """Where the partition is released, commit that, and fold what waits."""
+        commands_end = self.gate.released(self.token.positions[command_records.NAME])
+        if commands_end is None or self.fold.state.rejects is None:
+            return
+        self.fold.state.rejects.release()
+        self._interval(replace(empty, lot=pause.nothing_at(self.position)), commands_end)
+        while self.gate.lots and self.paused is None:
+            self._interval(self.gate.lots.popleft())
+
+    def _interval(self, prepared: Prepared, commands_end: int | None = None) -> None:
         end = self.fold.contracts.refresh()
         start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
-        if end <= start and not len(prepared.lot.positions):
+        if end <= start and not len(prepared.lot.positions) and commands_end is None:
             return
         before = time.perf_counter()
         if end > start:
@@ -219,13 +265,24 @@ class UsageCell:
                 result = self.fold.step(prepared, self.fold.versions(start, end))
         else:
             result = self.fold.step(prepared, ())
-        self._commit(prepared.lot, result, max(start, end), {"decode": prepared.seconds, "fold": time.perf_counter() - before})
+        positions = self._positions(prepared.lot, result.counts.received, max(start, end), commands_end)
+        self._commit(prepared.lot, result, positions, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
+        if result.counts.received < len(prepared.lot.positions):
+            self.gate.lots.appendleft(pause.rest_of(prepared, result.counts.received))
 
-    def _commit(self, lot: Lot, result: Result, contracts_end: int, seconds: dict[str, float]) -> None:
+    def _positions(self, lot: Lot, taken: int, contracts_end: int, commands_end: int | None) -> dict[str, int]:
+        """Where the next interval goes on, after so many rows of a lot."""
+        end = lot.end if taken == len(lot.positions) else int(lot.positions[taken - 1]) + 1
+        positions = self.token.positions | {topics.CONTRACTS: contracts_end, topics.USAGE: end}
+        if self.paused is not None:
+            commands_end = self.gate.shut()
+        return positions if commands_end is None else positions | {command_records.NAME: commands_end}
+
+    def _commit(self, lot: Lot, result: Result, positions: dict[str, int], seconds: dict[str, float]) -> None:
         before = time.perf_counter()
         sequence, clock = self.token.sequence + 1, result.clock
         batch_id = f"{FLOW}-{self.partition}-{sequence}"
-        outputs = usage_records.outputs([result], self.partition, batch_id, clock, self.fold.original(lot))
+        outputs = usage_records.outputs([result], self.partition, batch_id, clock, self.fold.original(lot, result))
         outputs[SEEN] = usage_records.blobs([("seen", raw) for raw in usage_state.entries_blobs(result.entries)], clock)
         changes = usage_state.changes(self.fold.state, result)
         self._delta_bytes += sum(len(raw) for _, raw in changes)
@@ -234,11 +291,11 @@ class UsageCell:
             changes = usage_state.whole(self.fold.state)
             self._full_bytes, self._delta_bytes = sum(len(raw) for _, raw in changes), 0
         outputs[STATE] = usage_records.blobs(changes, clock)
-        positions = self.token.positions | {topics.CONTRACTS: contracts_end, topics.USAGE: lot.end}
         token = self._next_token(positions, result, sequence, outputs)
         outputs[TOKEN] = segments.records(pa.array([tokens.encode(token)], pa.large_binary()), None, np.array([clock]))
         encoded = time.perf_counter()
-        self.log.commit(sequence, outputs, positions, STATE if full else None)
+        own = {topic: position for topic, position in positions.items() if topic != command_records.NAME}  # it is read while paused only: no lag
+        self.log.commit(sequence, outputs, own, STATE if full else None)
         self.token = token
         if self.on_commit is not None:
             self.on_commit(token, result, seconds | {"encode": encoded - before, "commit": time.perf_counter() - encoded})
@@ -261,23 +318,17 @@ class UsageCell:
 
 
 def start_cells(place: Place, partitions: Sequence[int], limits: Limits) -> dict[int, UsageCell]:
-    """Fence and restore partitions, all at once: most of it is waiting. Where one fails, all are given up."""
-    with ThreadPoolExecutor(len(partitions)) as pool:
-        started = [pool.submit(UsageCell.start, place, partition, limits) for partition in partitions]
-    failures = [failure for future in started if (failure := future.exception()) is not None]
-    if failures:
-        for future in started:
-            if future.exception() is None:
-                future.result().close()
-        raise failures[0]
-    return {partition: future.result() for partition, future in zip(partitions, started, strict=True)}
+    """Fence and restore partitions."""
+    return sharing.start_all(partitions, lambda partition: UsageCell.start(place, partition, limits))
 
 
 def pipeline(place: Place, partitions: Sequence[int], *, limits: Limits | None = None, rows: int = ROWS) -> Pipeline:
     """Fence and restore the partitions, and wire them up to read what there is now."""
     usage = codecs.decoder("usage_event", place.writers())
     cells = start_cells(place, partitions, limits or Limits())
-    sources = {partition: UsageSource(cell.log.reader(topics.USAGE), cell.position, rows) for partition, cell in cells.items()}
+    sources: dict[int, UsageSource] = {}
+    for partition, cell in cells.items():
+        sources[partition] = UsageSource(cell.log.reader(topics.USAGE), cell, rows, sources)
     return Pipeline(FLOW, sources, cells, lambda lot: prepare(usage, lot))
 
 

@@ -156,6 +156,8 @@ class LiveFlow:
     """From a partition, the result of the interval, and the seconds of its steps."""
     paused: Callable[[Any], Pause | None] = lambda _: None
     """Why a partition takes no input."""
+    headers: bool = False
+    """Whether it looks at the headers of all its input."""
 
 
 def _interval(cell: UsageCell, result: Result, seconds: Mapping[str, float]) -> Interval:
@@ -205,7 +207,7 @@ class LiveCell:
                 self._observe(cell)
                 self.metrics.restored(cell.token, time.monotonic() - began)
                 self.metrics.paused(cell.partition, None)
-                streams.append(self.place.stream(self.flow.topic, cell.partition, cell.position, self.live.rows, self.live.seconds))
+                streams.append(self.place.stream(self.flow.topic, cell.partition, cell.position, self.live.rows, self.live.seconds, headers=self.flow.headers))
             self.engine(self._pipeline(started, streams))
             self._not_drained(started)
         finally:
@@ -223,9 +225,11 @@ class LiveCell:
 
     def _source(self, cell: LivePartition, stream: Stream, learn: Callable[[Lot], None]) -> LiveSource:
         reader = self.place.reader(self.flow.topic, stream.partition)
+        # records whose transaction is being committed count as there
+        end = self.place.ends(self.flow.topic, stream.partition) if self.live.drain else None
         return LiveSource(
             stream, self.live.seconds, self.stopped, self.metrics, self.told, learn, lambda: self.flow.paused(cell),
-            lambda: (cell.position, reader.refresh()), reader.refresh() if self.live.drain else None,
+            lambda: (cell.position, reader.refresh()), end,
         )
 
     def _not_drained(self, started: Mapping[int, LivePartition]) -> None:

@@ -4,29 +4,24 @@ In: the results of the stage, the interval's name and clock, and a way to the or
 in the order in which the stage came to them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from flows import codecs, topics
+from flows import codecs, dead_letters, topics
+from flows.dead_letters import Originals
 from schemas import catalog, segments
-from sources.lot import Lot
 from tieout import ids
-from tieout.stage import DeadLetter, FinancialException
+from tieout.stage import FinancialException
 from tieout.usage import NO_CLOCK
 from tieout.usage_stage import Result
 
 FLOW: Final = "usage"
-VERSION: Final = "0.1.0"
 DEAD: Final = topics.dead_letters(topics.USAGE, FLOW)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_STAGES: Final = {"undecodable": "decode", "schema_unknown": "decode", "too_late": "time", "too_early": "time", "waived": "contract"}
-
-Originals = Callable[[int], Lot]
-"""A lot that holds the record at a position."""
 
 
 def outputs(results: Sequence[Result], partition: int, batch_id: str, clock: int, original: Originals) -> dict[str, pa.RecordBatch]:
@@ -35,7 +30,7 @@ def outputs(results: Sequence[Result], partition: int, batch_id: str, clock: int
         {
             topics.RATED: _rated(result.rated, batch_id, clock),
             topics.HOLDS: _holds(result, clock),
-            DEAD: _dead_letters(result.dead_letters, partition, original),
+            DEAD: dead_letters.records(result.dead_letters, topics.USAGE, partition, FLOW, original),
         }
         for result in results
     ]
@@ -110,34 +105,5 @@ def _exception(found: FinancialException, partition: int, original: Originals) -
 
 def _payload(position: int, partition: int, original: Originals) -> str:
     """The original bytes at a position, as hexadecimal text."""
-    record = _record(position, original)
+    record = dead_letters.record_at(position, topics.USAGE, original)
     return f"{topics.USAGE} partition {partition} position {position}: {(record['value'] or b'').hex()}"
-
-
-def _dead_letters(letters: Sequence[DeadLetter], partition: int, original: Originals) -> pa.RecordBatch:
-    values, keys, stamps, headers = [], [], [], []
-    for dead in letters:
-        record = _record(dead.position, original)
-        values.append(record["value"])
-        keys.append(record["key"])
-        stamps.append(record["timestamp"])
-        own = {
-            "reason": dead.reason, "message": dead.message, "path": dead.path, "topic": topics.USAGE,
-            "partition": str(partition), "offset": str(dead.position), "stage": _STAGES.get(dead.reason, "range"),
-            "flow": FLOW, "version": VERSION, "first_failed_at": _moment(stamps[-1]).isoformat(), "replay_count": "0",
-        }
-        added = [{"key": f"dlq.{name}", "value": text.encode()} for name, text in own.items() if text is not None]
-        headers.append([*(record["headers"] or ()), *added])
-    return segments.records(
-        pa.array(values, pa.large_binary()), pa.array(keys, pa.large_binary()), np.array(stamps, np.int64),
-        pa.array(headers, segments.HEADERS),
-    )
-
-
-def _record(position: int, original: Originals) -> dict[str, Any]:
-    lot = original(position)
-    row = lot.row_of(position)
-    if row is None:
-        msg = f"{topics.USAGE}: the record at position {position} is gone, and what became of it cannot be told without it; restore the topic"
-        raise LookupError(msg)
-    return lot.record(row)

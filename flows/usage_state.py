@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tieout.dedup import Entries
@@ -17,12 +18,15 @@ from tieout.ids import EventKey
 from tieout.rating.chains import Terms
 from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import Tariffs
+from tieout.rejection import Rejects
 from tieout.usage import UsageEvent
 from tieout.usage_stage import Entry, Result, UsageState, restore_entry
 
 FORMAT: Final = 1
 FULL: Final = "full"
+REJECTS: Final = "rejects"
 PART_BYTES: Final = 700_000
+SEEN_BYTES: Final = 900_000
 _APPLICATION: Final = pa.schema([
     ("op", pa.string()), ("customer_id", pa.string()), ("source", pa.string()), ("id", pa.string()),
     ("contract_id", pa.string()), ("version", pa.int64()), ("charge_id", pa.string()), ("group", pa.list_(pa.string())),
@@ -62,19 +66,42 @@ def table_of(raw: bytes) -> pa.Table:
 
 
 def entries_blobs(entries: Entries) -> list[bytes]:
-    """Identities to remember."""
-    table = pa.table({
+    """Identities to remember, each blob of a size that a broker takes; nothing where there are none."""
+    rows = len(entries.position)
+    if not rows:
+        return []
+    first = {"remembered_at": str(entries.remembered_at[0]), "position": str(entries.position[0])}
+    raw = blob(pa.table({
         "high": entries.keys[:, 0], "low": entries.keys[:, 1], "digest": entries.digest,
-        "remembered_at": entries.remembered_at, "position": entries.position,
-    })
-    return [raw for _, raw in blobs("seen", table)]
+        **_steps("remembered_at", entries.remembered_at), **_steps("position", entries.position),
+    }, metadata=first))
+    if len(raw) <= SEEN_BYTES or rows == 1:
+        return [raw]
+    return [*entries_blobs(entries.slice(0, rows // 2)), *entries_blobs(entries.slice(rows // 2, rows))]
 
 
 def entries_of(raw: bytes) -> Entries:
     """And back."""
     table = table_of(raw)
-    column = {name: table[name].to_numpy() for name in table.column_names}
-    return Entries(np.stack([column["high"], column["low"]], axis=1), column["digest"], column["remembered_at"], column["position"])
+    keys = np.stack([table["high"].to_numpy(), table["low"].to_numpy()], axis=1)
+    return Entries(keys, table["digest"].to_numpy(), _of_steps(table, "remembered_at"), _of_steps(table, "position"))
+
+
+def _steps(name: str, values: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.uint8]]:
+    """What a column rises by from row to row, by bytes: most are zero, and columns of zeros are left out."""
+    step = np.diff(values, prepend=values[:1])
+    folded = (step << 1 ^ step >> 63).astype("<i8").view(np.uint8).reshape(-1, 8)  # small whatever its sign
+    return {f"{name}_{place}": np.ascontiguousarray(folded[:, place]) for place in range(8) if folded[:, place].any()}
+
+
+def _of_steps(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    folded = np.zeros((table.num_rows, 8), np.uint8)
+    for place in range(8):
+        if f"{name}_{place}" in table.column_names:
+            folded[:, place] = table[f"{name}_{place}"].to_numpy()
+    odd_even = folded.view("<i8")[:, 0]
+    step = (odd_even >> 1 & np.int64(2**63 - 1)) ^ -(odd_even & 1)
+    return np.cumsum(step) + int(table.schema.metadata[name.encode()])
 
 
 def changes(state: UsageState, result: Result) -> list[tuple[str, bytes]]:
@@ -85,6 +112,7 @@ def changes(state: UsageState, result: Result) -> list[tuple[str, bytes]]:
         *blobs("journal", _journal_table(result.journal)),
         *blobs("held", _held_table(_final(state, rows))),
         *blobs("levels", _levels_table(state.rater, state.rater.take_touched_levels())),
+        *_rejects_blobs(state.rejects, whole=False),
     ]
 
 
@@ -110,6 +138,7 @@ def whole(state: UsageState) -> list[tuple[str, bytes]]:
         *blobs("journal", _journal_table(journal)),
         *blobs("held", _held_table((held, "add") for held in state.waiting.all())),
         *blobs("levels", _levels_table(state.rater, set(state.rater.levels))),
+        *_rejects_blobs(state.rejects, whole=True),
     ]
 
 
@@ -119,10 +148,13 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
     entries: list[Entry] = []
     levels: dict[tuple[object, ...], dict[tuple[int, int], int]] = {}
     held: dict[tuple[str, EventKey], Held] = {}
+    rejects: bytes | None = None
     for kind, raw in blobs:
         match kind:
             case _ if kind == FULL:
-                terms, entries, levels, held = [], [], {}, {}
+                terms, entries, levels, held, rejects = [], [], {}, {}, None
+            case _ if kind == REJECTS:
+                rejects = raw
             case "terms":
                 terms.append(_terms_of(raw))
             case "journal":
@@ -152,6 +184,25 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
         ))
     for waits in sorted(held.values(), key=lambda waits: waits.at):
         state.waiting.add(waits)
+    if rejects is not None and state.rejects is not None:
+        put_rejects_back(state.rejects, rejects)
+
+
+def _rejects_blobs(rejects: Rejects | None, *, whole: bool) -> list[tuple[str, bytes]]:
+    """The window where it has changed, in a full state where it is not empty; a commit's last, so that a pause is found at the end."""
+    if rejects is None:
+        return []
+    changed = rejects.take_change()
+    if not (len(rejects.numbers) if whole else changed):
+        return []
+    columns = {"row": pa.array(rejects.numbers), "reason": pa.array(rejects.reasons, pa.string())}
+    return [(REJECTS, blob(pa.table(columns, metadata={"paused": str(int(rejects.paused))})))]
+
+
+def put_rejects_back(rejects: Rejects, raw: bytes) -> None:
+    """The window of such a blob."""
+    table = table_of(raw)
+    rejects.put_back(table["row"].to_numpy(), table["reason"].to_pylist(), paused=table.schema.metadata[b"paused"] == b"1")
 
 
 def _terms_table(terms: Terms) -> pa.Table:

@@ -30,11 +30,3 @@ class Lot:
         if self.beside is not None:
             found["key"], found["headers"] = self.beside(row)
         return found
-
-    def headers(self) -> list[list[dict[str, Any]] | None] | None:
-        """The headers of every row; None where no row has any."""
-        if self.beside is None:
-            column = self.records["headers"]
-            return None if column.null_count == len(column) else column.to_pylist()
-        found = [self.beside(row)[1] for row in range(len(self.positions))]  # a call a row: they lie in the client's messages
-        return found if any(found) else None

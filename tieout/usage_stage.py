@@ -31,6 +31,7 @@ from tieout.rating.chains import Terms
 from tieout.rating.rated import Fast, rated_rows
 from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import INACTIVE, SEVERAL, Tariff, Tariffs
+from tieout.rejection import Rejects
 from tieout.stage import Counts, DeadLetter, FinancialException
 from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
 
@@ -98,6 +99,8 @@ class UsageState:
     voided: set[tuple[str, EventKey]] = field(default_factory=set)
     totals: Counts = field(default_factory=Counts)
     amounts: dict[str, int] = field(default_factory=dict)
+    rejects: Rejects | None = None
+    """What may pause the partition; None in a replay or a quote, which take what they are given."""
 
     def __post_init__(self) -> None:
         self.seen = Seen(self.limits.horizon)
@@ -162,9 +165,12 @@ class _Work:
 
 
 def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersion] = ()) -> Result:
-    """Fold one batch into the state; ``versions`` count before its first row. Raises nothing for bad input."""
+    """Fold one batch into the state; ``versions`` count before its first row. Raises nothing for bad input.
+
+    Where a row pauses the partition, the batch ends with it: ``counts.received`` is how many rows were taken.
+    """
+    batch, (events, rows, clock, rejected) = _until_paused(state, batch, _admitted(state, batch))
     counts = Counts(received=batch.size)
-    events, rows, clock, rejected = _admitted(state, batch)
     work = _Work(state, batch, counts, clock)
     state.rater.rows = []
     state.waiting.added, state.waiting.removed = [], []
@@ -255,7 +261,10 @@ def _times(events: pa.RecordBatch) -> I64:
     return events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
-def _admitted(state: UsageState, batch: UsageBatch) -> tuple[pa.RecordBatch, I64, I64, list[Rejected]]:
+_Admitted = tuple[pa.RecordBatch, I64, I64, list[Rejected]]
+
+
+def _admitted(state: UsageState, batch: UsageBatch) -> _Admitted:
     """The rows that pass decode, ranges and time; the clock at every row of the batch; the rejected."""
     events, rows = batch.events, batch.rows
     bad, rejected = out_of_range(events, rows)
@@ -286,6 +295,23 @@ def _admitted(state: UsageState, batch: UsageBatch) -> tuple[pa.RecordBatch, I64
         good = np.nonzero(~bad)[0]
         events, rows = events.take(pa.array(good)), rows[good]
     return events, rows, clock, rejected
+
+
+def _until_paused(state: UsageState, batch: UsageBatch, admitted: _Admitted) -> tuple[UsageBatch, _Admitted]:
+    """The batch up to the row at which too many are rejected: all of it, nearly always."""
+    events, rows, clock, rejected = admitted
+    if state.rejects is None or not rejected:
+        return batch, admitted
+    first = state.totals.received
+    ordered = sorted(rejected, key=lambda r: r.row)
+    numbers = first + np.array([r.row for r in ordered], np.int64)
+    last = state.rejects.take(numbers, [r.reason for r in ordered], first + batch.size)
+    if last is None:
+        return batch, admitted
+    n = last - first + 1
+    batch = replace(batch, positions=batch.positions[:n], record_time=batch.record_time[:n], values=batch.values.slice(0, n))
+    kept = np.arange(np.searchsorted(rows, n))
+    return batch, (events.take(pa.array(kept)), rows[: len(kept)], clock[:n], [r for r in rejected if r.row < n])
 
 
 def _refuse_repeats(work: _Work, events: pa.RecordBatch, rows: I64, kind: npt.NDArray[np.int8], first: I64) -> None:
