@@ -26,6 +26,8 @@ import numpy as np
 
 from sinks.errors import SinkError
 from sinks.seen_stamps import LINE, NOTHING, Lines, Stamp, holding, line
+from sinks.seen_tables import TableFiles
+from tieout.seen_part import Table
 from tieout.seen_rows import I64, ROW, Rows
 
 _CHUNK: Final = 1 << 16
@@ -47,6 +49,7 @@ class SeenFiles:
         self._recent_from = self._written = self._stamped = 0
         self._due: tuple[int, int, Stamp] | None = None
         self._files: dict[int, IO[bytes]] = {}
+        self._tables = TableFiles(directory)
 
     @classmethod
     def open(
@@ -103,11 +106,11 @@ class SeenFiles:
             found[old] = self._rows(raw, len(files))
         return found
 
-    def scan(self) -> Iterator[tuple[int, Rows]]:
-        """All rows kept, in order: the number of the first of some, and these."""
+    def scan(self, start: int) -> Iterator[tuple[int, Rows]]:
+        """All rows from a number on, in order: the number of the first of some, and these."""
         self._write(self.end)
-        for file, start, end in self._pieces(self.first, self.end):
-            for number in range(start, end, _CHUNK):
+        for file, begin, end in self._pieces(max(start, self.first), self.end):
+            for number in range(begin, end, _CHUNK):
                 upto = min(number + _CHUNK, end)
                 yield number, self._rows(self._read(file, number, upto), upto - number)
 
@@ -117,15 +120,26 @@ class SeenFiles:
         if self.directory is None:
             self._remove_before(self.first)
 
+    def keep(self, table: Table) -> None:
+        """A table over some of the rows: it is written bit by bit with the stamps to come."""
+        self._tables.keep(table)
+
+    def tables(self) -> list[Table]:
+        """Tables over the rows from ``first`` on, one after another without a gap."""
+        return self._tables.tables(self.first)
+
     def save(self, stamp: Stamp) -> None:
         """What has been appended and dropped so far is committed, and ``stamp`` is its last record."""
         self._due = (self.end, self.first, stamp)
         if self.end - self._stamped >= self._stamp_rows:
             self._put_stamps()
+        with _naming(self.directory):
+            self._tables.write_some()
 
     def clear(self) -> None:
         """Forget everything: the files belong to another log."""
         self._remove_before(self.end + self._file_rows)
+        self._tables.clear()
         self.first = self.end = self._recent_from = self._written = self._stamped = 0
         self.stamp = self._due = None
 
@@ -152,6 +166,7 @@ class SeenFiles:
                 stamps.write(made)
         self._stamped, self.stamp = end, stamp
         self._remove_before(oldest)
+        self._tables.remove_before(oldest)
 
     def _write(self, end: int) -> None:
         """Bring the rows below a number from memory into the files."""
@@ -222,6 +237,7 @@ class SeenFiles:
             self.first, self.end = int(last["oldest"]), int(last["end"])
         self._recent_from = self._written = self._stamped = self.end
         self._tidy(directory)
+        self._tables.open(self.first, self.end)
         if self.end % self._file_rows:
             file = self.end // self._file_rows
             os.truncate(self._path(file, "stamps"), lines * LINE.itemsize)

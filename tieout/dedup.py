@@ -6,6 +6,11 @@ row, and the entries to write with the commit.
 
 An id is remembered while ``max(its event time, the clock at its row) >= clock - horizon``; the same id with other
 content is a conflict whatever its event time, and the first delivery stands. Source: docs/semantics.md section 2.
+
+Identities lie in parts by the order in which they came. Only the youngest part takes new ones; a part is closed when
+it is full or spans a quarter of the horizon, and dropped whole when the horizon has passed all that is in it. A table
+is never rehashed. Its memory is bounded by what is remembered (10.7 bytes an identity at a table's capacity, twice
+that while a new table is still empty); where the rows themselves lie is the store's business.
 """
 
 from typing import Final, NamedTuple
@@ -14,12 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tieout.ids import Lanes
-from tieout.key_index import KeyIndex
+from tieout.seen_part import Hashed, Part, hashed
+from tieout.seen_rows import ROW, MemoryRows, Rows, RowStore
 
 I64 = npt.NDArray[np.int64]
 NEW: Final = 0
 DUPLICATE: Final = 1
 CONFLICT: Final = 2
+PARTS: Final = 4
+"""A part spans at most the horizon divided by this."""
+LEAST: Final = 1 << 18
+MOST: Final = 1 << 25
+"""Identities that a part takes. A table of the most is 358 MB."""
+_CHUNK: Final = 1 << 16
+_WARM_SLOTS: Final = 16  # for each row entered, from three quarters on: enough for a next part of twice the size
 
 
 class Entries(NamedTuple):
@@ -29,6 +42,17 @@ class Entries(NamedTuple):
     digest: npt.NDArray[np.uint64]
     remembered_at: I64
     position: I64
+
+    def slice(self, start: int, end: int) -> "Entries":
+        """Some of them."""
+        return Entries(self.keys[start:end], self.digest[start:end], self.remembered_at[start:end], self.position[start:end])
+
+    def rows(self) -> Rows:
+        """As rows to store."""
+        rows = np.empty(len(self.position), ROW)
+        rows["high"], rows["low"] = self.keys[:, 0], self.keys[:, 1]
+        rows["digest"], rows["remembered_at"], rows["position"] = self.digest, self.remembered_at, self.position
+        return rows
 
 
 class Verdicts(NamedTuple):
@@ -40,84 +64,147 @@ class Verdicts(NamedTuple):
 
 
 class Seen:
-    """The identities of one partition within the horizon."""
+    """The identities of one partition within the horizon; what the store holds already is remembered."""
 
-    def __init__(self, horizon: int) -> None:
-        self.horizon = horizon
-        self._index = KeyIndex()
-        self._digest = np.zeros(4096, np.uint64)
-        self._remembered_at, self._position = np.zeros(4096, np.int64), np.zeros(4096, np.int64)
-        self._swept_at = 4096
+    def __init__(self, horizon: int, store: RowStore | None = None, *, least: int = LEAST, most: int = MOST) -> None:
+        """``least`` and ``most``: the identities that a part takes."""
+        self.horizon, self._least, self._most = horizon, least, most
+        self._store = MemoryRows() if store is None else store
+        held, start = self._store.end - self._store.first, self._store.first
+        self._parts: list[Part] = []
+        for table in self._store.tables():
+            part = Part.of(table)
+            if part is None:
+                break
+            self._parts.append(part)
+            start = int(table.facts[2])
+        self._parts.append(Part(min(max(held // PARTS, least), most)))
+        self._next: Part | None = None
+        for number, rows in self._store.scan(start):
+            keys = np.stack([rows["high"], rows["low"]], axis=1)
+            self._enter(hashed(keys), number, rows["remembered_at"])
 
     def __len__(self) -> int:
-        return len(self._index)
+        """Identities held, of which some may be forgotten already."""
+        return sum(part.count for part in self._parts)
 
     def judge(self, keys: Lanes, digest: npt.NDArray[np.uint64], time: I64, clock: I64, position: I64) -> Verdicts:
         """Tell new rows from duplicates and conflicts, in row order, and remember the new ones.
 
         Two arrays of instants: ``time`` is each row's event time, ``clock`` the partition's clock at it (never falls).
         """
-        rows, fresh = self._index.upsert(keys)
-        self._grow()
         remembered = np.maximum(time, clock)
-        self._write(rows[fresh], digest[fresh], remembered[fresh], position[fresh])
-        kind = np.where(fresh, NEW, np.where(self._digest[rows] == digest, DUPLICATE, CONFLICT)).astype(np.int8)
-        first = self._position[rows]
-        again = ~fresh & (self._remembered_at[rows] < clock - self.horizon)
-        if again.any():
-            self._judge_forgotten(np.isin(rows, rows[again]), rows, fresh, digest, remembered, clock, position, kind, first)
-        new = kind == NEW
-        return Verdicts(kind, first, Entries(keys[new], digest[new], remembered[new], position[new]))
+        given = Entries(keys, digest, remembered, position)
+        batch = hashed(keys)
+        stands = given.rows()  # the delivery that stands for each row: itself, an earlier one of the batch, a stored one
+        new = np.ones(len(keys), np.bool_)
+        again, earlier = _repeats(keys, batch)
+        stands[again], new[again] = stands[earlier], False
+        known, stored = self._find(keys, batch)
+        stands[known], new[known] = stored, False
+        kind = np.where(new, NEW, np.where(stands["digest"] == digest, DUPLICATE, CONFLICT)).astype(np.int8)
+        forgotten = ~new & (stands["remembered_at"] < clock - self.horizon)
+        if forgotten.any():
+            chosen = np.isin(batch.spread, batch.spread[forgotten[batch.order]])
+            self._judge_forgotten(np.sort(batch.order[chosen]), known, given, clock, stands, kind)
+            new = kind == NEW
+        entries = Entries(keys[new], digest[new], remembered[new], position[new])
+        self._remember(entries, batch.of(new), np.cumsum(new) - 1)
+        return Verdicts(kind, stands["position"].copy(), entries)
 
-    def _judge_forgotten(
-        self,
-        chosen: npt.NDArray[np.bool_],
-        rows: I64,
-        fresh: npt.NDArray[np.bool_],
-        digest: npt.NDArray[np.uint64],
-        remembered: I64,
-        clock: I64,
-        position: I64,
-        kind: npt.NDArray[np.int8],
-        first: I64,
-    ) -> None:
-        """Rows whose id was forgotten between two deliveries: seldom, so one by one in row order."""
-        for i in np.nonzero(chosen)[0].tolist():
-            row = rows[i]
-            if fresh[i] or self._remembered_at[row] < clock[i] - self.horizon:
-                self._write(row, digest[i], remembered[i], position[i])
-                kind[i], first[i] = NEW, position[i]
+    def _judge_forgotten(self, rows: I64, known: I64, given: Entries, clock: I64, stands: Rows, kind: npt.NDArray[np.int8]) -> None:
+        """All rows of ids that were forgotten before one of them: seldom, so one by one in row order."""
+        own = given.rows()
+        stored = set(known.tolist())
+        met: dict[bytes, np.void] = {}
+        for row in rows.tolist():
+            name = given.keys[row].tobytes()
+            if row in stored:
+                met.setdefault(name, stands[row].copy())
+            first = met.get(name)
+            if first is None or first["remembered_at"] < clock[row] - self.horizon:
+                first = met[name] = own[row]
+                kind[row] = NEW
             else:
-                kind[i] = DUPLICATE if self._digest[row] == digest[i] else CONFLICT
-                first[i] = self._position[row]
+                kind[row] = DUPLICATE if first["digest"] == own[row]["digest"] else CONFLICT
+            stands[row] = first
 
     def restore(self, entries: Entries) -> None:
         """Remember what earlier commits wrote; of several entries of a key the last counts."""
-        rows, _ = self._index.upsert(entries.keys)
-        self._grow()
-        self._write(rows, entries.digest, entries.remembered_at, entries.position)
+        for at in range(0, len(entries.position), _CHUNK):
+            some = entries.slice(at, at + _CHUNK)
+            self._remember(some, hashed(some.keys), np.arange(len(some.position)))
 
     def sweep(self, clock: int) -> None:
-        """Forget what the horizon has passed, when the table has doubled since the last time."""
-        if len(self._index) < 2 * self._swept_at:
-            return
-        n = len(self._index)
-        alive = np.nonzero(self._remembered_at[:n] >= clock - self.horizon)[0]
-        if len(alive) < n // 2:
-            keys = np.stack([self._index.high[alive], self._index.low[alive]], axis=1)
-            kept = Entries(keys, self._digest[alive], self._remembered_at[alive], self._position[alive])
-            self._index = KeyIndex()
-            self.restore(kept)
-        self._swept_at = len(self._index)
+        """Drop the parts that the horizon has passed."""
+        alive = [part for part in self._parts if not part.count or part.newest >= clock - self.horizon]
+        if len(alive) < len(self._parts):
+            if self._parts[-1] not in alive:
+                alive.append(Part(self._least))  # the others take no more
+            self._store.drop_before(alive[0].first if alive[0].count else self._store.end)
+            self._parts = alive
 
-    def _write(self, rows: I64, digest: npt.NDArray[np.uint64], remembered: I64, position: I64) -> None:
-        self._digest[rows], self._remembered_at[rows], self._position[rows] = digest, remembered, position
+    def _find(self, keys: Lanes, batch: Hashed) -> tuple[I64, Rows]:
+        """The rows of the batch whose id is held, and what is held for each: its last entry."""
+        pairs = [part.candidates(batch) for part in self._parts]
+        numbers = np.concatenate([numbers for _, numbers in pairs])
+        if not len(numbers):
+            return numbers, np.empty(0, ROW)
+        ascending = np.argsort(numbers)
+        rows = batch.order[np.concatenate([places for places, _ in pairs])[ascending]]
+        held = self._store.take(numbers[ascending])
+        right = (held["high"] == keys[rows, 0]) & (held["low"] == keys[rows, 1])
+        rows, held = rows[right], held[right]
+        last = np.full(len(keys), -1)
+        np.maximum.at(last, rows, np.arange(len(rows)))
+        known = np.flatnonzero(last >= 0)
+        return known, held[last[known]]
 
-    def _grow(self) -> None:
-        have, want = len(self._digest), len(self._index)
-        if want > have:
-            more = max(want, 2 * have) - have
-            self._digest = np.concatenate([self._digest, np.zeros(more, np.uint64)])
-            self._remembered_at = np.concatenate([self._remembered_at, np.zeros(more, np.int64)])
-            self._position = np.concatenate([self._position, np.zeros(more, np.int64)])
+    def _remember(self, entries: Entries, batch: Hashed, place: I64) -> None:
+        """Store entries and enter them; ``place`` is that of each row of the batch among them."""
+        if len(entries.position):
+            number = self._store.append(entries.rows())
+            self._enter(Hashed(place[batch.order], batch.spread, batch.prints), number, entries.remembered_at)
 
+    def _enter(self, batch: Hashed, number: int, remembered_at: I64) -> None:
+        at = int(remembered_at.min())  # close to the clock: few events come from the future
+        part = self._part_for(len(remembered_at), number, at)
+        part.enter(batch, number + batch.order)
+        part.newest = max(part.newest, int(remembered_at.max()))
+
+    def _part_for(self, rows: int, number: int, at: int) -> Part:
+        """The youngest part, a new one where it is full or old; the next is made ready in time."""
+        part = self._parts[-1]
+        span = max(self.horizon // PARTS, 1)
+        if part.count and (part.count + rows > part.capacity or at - part.opened_at >= span):
+            self._store.keep(part.table(number))
+            ready, self._next = self._next, None
+            part = Part(max(self._wanted(part, at, span), rows)) if ready is None or ready.capacity < rows else ready
+            self._parts.append(part)
+        elif rows > part.capacity:
+            part = self._parts[-1] = Part(rows)
+        if not part.count:
+            part.open(number, at)
+        elif self._next is not None:
+            self._next.warm(_WARM_SLOTS * rows)
+        elif 4 * part.count >= 3 * part.capacity or 4 * (at - part.opened_at) >= 3 * span:
+            self._next = Part(self._wanted(part, at, span))
+        return part
+
+    def _wanted(self, part: Part, at: int, span: int) -> int:
+        """What the next part should take: the rows of one span at this part's rate and a quarter more, at most twice its own."""
+        expected = 5 * part.count * span // (4 * max(at - part.opened_at, 1))
+        return min(max(expected, self._least), 2 * part.capacity, self._most)
+
+
+def _repeats(keys: Lanes, batch: Hashed) -> tuple[I64, I64]:
+    """The rows whose identity has come in the batch before, and for each the first row with it."""
+    alike = batch.spread[1:] == batch.spread[:-1]
+    if not alike.any():
+        return batch.order[:0], batch.order[:0]
+    either = np.concatenate([[False], alike]) | np.concatenate([alike, [False]])
+    rows = batch.order[either]
+    rows = rows[np.lexsort((rows, keys[rows, 1], keys[rows, 0]))]
+    fresh = np.concatenate([[True], (keys[rows[1:]] != keys[rows[:-1]]).any(axis=1)])
+    first = rows[np.maximum.accumulate(np.where(fresh, np.arange(len(rows)), 0))]
+    return rows[~fresh], first[~fresh]
