@@ -31,14 +31,24 @@ class FileLog:
         """A reader of this partition of a topic."""
         return TopicReader(self.root, topic, self.partition)
 
-    def own(self, topic: str, written: int) -> Iterator[pa.RecordBatch]:
+    written = reader
+
+    def own(self, topic: str, written: int, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """What is kept of a topic that only this flow writes; SourceError where the last ones are missing."""
         reader = self.reader(topic)
         if reader.refresh() != written:
             msg = f"{topic}, partition {self.partition}: has {reader.end} records, the token counts {written}; restore the folder from a backup"
             raise SourceError(msg)
-        for at in range(reader.start, reader.end, _ROWS):
-            yield reader.read(at, _ROWS)
+        for at in range(max(reader.start, start), reader.end, _ROWS):
+            yield at, reader.read(at, _ROWS)
+
+    def trim(self, topic: str, before: int) -> None:
+        """Remove the segments whose records are all older; the last one stays, it tells how many there were."""
+        reader = self.reader(topic)
+        reader.refresh()
+        old = [segment for segment in reader.segments()[:-1] if int(reader.read(segment.start + segment.rows - 1, 1)["timestamp"][0].as_py()) < before]
+        if old:
+            self.writer.drop_before(topic, old[-1].commit.last + 1)
 
     def last(self, topic: str) -> pa.RecordBatch:
         """The last record of such a topic, or none."""

@@ -5,7 +5,9 @@ its own topics are read to the very end that they had after the fence, committed
 process can still appear. Records of the flow's own topics carry their number (header ``n``), so a missing one shows.
 """
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,12 +19,16 @@ from flows import topics
 from flows.pipeline import TopicSize
 from schemas import segments
 from schemas.catalog import Avro
+from sinks.connections import Connections
 from sinks.errors import CommitUnknown
 from sinks.kafka import Records, TransactionalWriter
 from sources import kafka
 from sources.errors import SourceAway, SourceError
+from sources.lot import Lot
 
 _ROWS: Final = 20_000
+_MARK_SECONDS: Final = 0.002
+"""Between two looks at whether a commit can be read."""
 _BACK: Final = (4, 64, 1024, 16_384)
 """How far before its end a topic is read to find its last record: transactions leave marks that are none."""
 
@@ -44,28 +50,52 @@ class KafkaLog:
         self._readers.append(reader)
         return reader
 
-    def own(self, topic: str, written: int) -> Iterator[pa.RecordBatch]:
+    def written(self, topic: str) -> kafka.TopicReader:
+        """A reader of a topic that only this flow writes: its end is that of the last commit."""
+        reader = _Written(self.place, topic, self.partition)
+        self._readers.append(reader)
+        return reader
+
+    def own(self, topic: str, written: int, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """What is kept of a topic that only this flow writes, to its very end; SourceError where one is missing."""
         reader = self.reader(topic)
         end = self._closed_end(topic, reader)
-        at, numbers = reader.start, self._numbers
+        at, numbers = self._place_of(start, reader, end), self._numbers
+        numbers.pop(topic, None)
         while at < end:
             lot = reader.lot(at, _ROWS, end)
-            for row in range(lot.records.num_rows):
-                record = lot.record(row)
-                number = next((int(header["value"]) for header in record["headers"] or () if header["key"] == "n"), -1)
-                if topic in numbers and number != numbers[topic]:
+            found = [_number(lot, row) for row in range(lot.records.num_rows)]
+            for row, number in enumerate(found):
+                if number != numbers.setdefault(topic, number):
                     msg = f"{reader.place}: record {numbers[topic]} is missing before offset {lot.positions[row]}; restore the topic from a backup"
                     raise SourceError(msg)
                 numbers[topic] = number + 1
-            if lot.records.num_rows:
-                keys = pa.array([lot.record(row)["key"] for row in range(lot.records.num_rows)], pa.large_binary())
-                yield lot.records.set_column(0, segments.RECORDS.field("key"), keys)
+            if found:
+                keys = pa.array([lot.record(row)["key"] for row in range(len(found))], pa.large_binary())
+                yield found[0], lot.records.set_column(0, segments.RECORDS.field("key"), keys)
             at = lot.end
         reader.close()
         if numbers.setdefault(topic, written) != written:
             msg = f"{reader.place}: has {numbers[topic]} records, the token counts {written}; restore the topic from a backup"
             raise SourceError(msg)
+
+    def _place_of(self, number: int, reader: kafka.TopicReader, end: int) -> int:
+        """The position of the record of a number, or of the first kept after it: by halving, offsets have gaps."""
+        low, high = reader.start, end if number else reader.start
+        while low < high:
+            middle = (low + high) // 2
+            lot = reader.lot(middle, 1, end)
+            if lot.records.num_rows and _number(lot, 0) < number:
+                low = int(lot.positions[0]) + 1
+            else:
+                high = middle
+        return low
+
+    def trim(self, topic: str, before: int) -> None:
+        """Delete what stands before the first record of that time or later."""
+        position = self.place.first_at(topic, self.partition, before)
+        if position is not None:
+            self.place.delete_before(topic, self.partition, position)
 
     def _closed_end(self, topic: str, reader: kafka.TopicReader) -> int:
         """The end after the fence; refused while somebody's transaction is still open there."""
@@ -97,15 +127,16 @@ class KafkaLog:
         """One transaction; then what a full state has replaced is deleted."""
         cut = None if replaces is None else self.place.ends(replaces, self.partition)
         numbers, records = dict(self._numbers), []
-        for topic, batch in outputs.items():
+        for name, batch in outputs.items():
             if not batch.num_rows:
                 continue
+            topic, partition = topics.placed(name, self.partition)
             first = numbers.get(topic, 0) if topics.is_state(topic) else None
             dated = topics.is_own(topic) or topics.is_dead_letters(topic)
-            records.append(Records(self.place.physical(topic), batch, self.partition, dated, first))
+            records.append(Records(self.place.physical(topic), batch, partition, dated, first))
             if first is not None:
                 numbers[topic] = first + batch.num_rows
-        offsets = [TopicPartition(self.place.physical(topic), self.partition, position) for topic, position in positions.items()]
+        offsets = [self.place.offset(*topics.placed(name, self.partition), position) for name, position in positions.items()]
         self.writer.commit(records, offsets, self.place.group())
         self._numbers = numbers
         if cut is not None and replaces is not None:
@@ -118,25 +149,81 @@ class KafkaLog:
         self.writer.close()
 
 
-class KafkaPlace:
-    """A broker's topics, under a prefix; ``settings`` are the client's own (bootstrap.servers, security)."""
+class _Written(kafka.TopicReader):
+    """A partition that nobody else writes: a commit is answered before it can be read, so its end is waited for."""
 
-    def __init__(self, settings: Mapping[str, Any], installation: str, prefix: str = "", writers: Mapping[int, Avro] | None = None) -> None:
-        self.settings, self.installation, self.prefix = dict(settings), installation, prefix
+    def __init__(self, place: "KafkaPlace", topic: str, partition: int) -> None:
+        super().__init__(place.settings, place.group_id, place.queries(), place.physical(topic), partition)
+        self._open_end: Callable[[], int] = lambda: place.ends(topic, partition)
+
+    def refresh(self) -> int:
+        """The end of the last commit; SourceAway where the broker does not finish it."""
+        end, waited_until = self._open_end(), time.monotonic() + kafka.ANSWER_SECONDS
+        while super().refresh() < end:
+            if time.monotonic() > waited_until:
+                msg = f"{self.place}: what was committed up to {end} can be read up to {self.end} only; check the broker, the run goes on by itself"
+                raise SourceAway(msg)
+            time.sleep(_MARK_SECONDS)
+        return self.end
+
+
+def _number(lot: Lot, row: int) -> int:
+    """The number that a record of a flow's own topic carries."""
+    return next((int(header["value"]) for header in lot.record(row)["headers"] or () if header["key"] == "n"), -1)
+
+
+class KafkaPlace:
+    """A broker's topics, under a prefix, for one flow; ``settings`` are the client's own (bootstrap.servers, security)."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], installation: str, prefix: str = "", writers: Mapping[int, Avro] | None = None, flow: str = "usage",
+    ) -> None:
+        self.settings, self.installation, self.prefix, self.flow = dict(settings), installation, prefix, flow
         self._writers = dict(writers or {})
         self._queries: Consumer | None = None
         self._admin: AdminClient | None = None
+        self._connections = Connections(self.settings)
+        self._answered = False
 
     def physical(self, topic: str) -> str:
         """A topic's name on the broker."""
         return self.prefix + topic
 
+    def offset(self, topic: str, partition: int, position: int) -> TopicPartition:
+        """A position as the client takes it."""
+        return TopicPartition(self.physical(topic), partition, position)
+
     @property
     def admin(self) -> AdminClient:
-        """The broker's administration, connected on first need."""
+        """The broker's administration, connected on first need; SourceError where the client does not take its settings."""
         if self._admin is None:
-            self._admin = AdminClient({**self.settings, "error_cb": kafka.silent})
+            try:
+                self._admin = AdminClient({**self.settings, "error_cb": self._connections})
+            except KafkaException as error:
+                msg = f"{self.name}: the client does not take its settings ({error.args[0].str()}); correct them in the file of --client-config"
+                raise SourceError(msg) from error
         return self._admin
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around questions to ``admin``: SourceError where the broker refuses this client, which waiting does not mend."""
+        self.admin.poll(0)  # the client tells what it knows of its connections only when it is polled
+        if self._answered:  # what it told before says nothing about this question, unless it never had an answer
+            self._connections.forget()
+        try:
+            yield
+            self._answered = True
+        except SourceAway as error:
+            self.admin.poll(0)
+            refusal = self._connections.refusal()
+            if refusal is not None:
+                msg = f"{self.name}: {refusal}"
+                raise SourceError(msg) from error
+            last = self._connections.last()
+            if last is None:
+                raise
+            msg = f"{self.name}: the broker does not answer ({last}); check it and its address, the run goes on when it is back"
+            raise SourceAway(msg) from error
 
     def queries(self) -> Consumer:
         """One client that asks for positions."""
@@ -147,7 +234,7 @@ class KafkaPlace:
     @property
     def group_id(self) -> str:
         """The consumer group whose positions show the lag to ordinary tools."""
-        return f"{self.installation}.usage"
+        return f"{self.installation}.{self.flow}"
 
     def group(self) -> Any:
         """The group as a transaction names it."""
@@ -162,14 +249,14 @@ class KafkaPlace:
         """A reader of one partition."""
         return kafka.TopicReader(self.settings, self.group_id, self.queries(), self.physical(topic), partition)
 
-    def stream(self, topic: str, partition: int, position: int, rows: int, seconds: float) -> kafka.Stream:
+    def stream(self, topic: str, partition: int, position: int, rows: int, seconds: float, *, headers: bool = False) -> kafka.Stream:
         """What comes to one partition from a position on; RetentionGap below the first position kept."""
         start, _ = kafka.watermarks(self.queries(), self.physical(topic), partition)
         if position < start:
             place = f"{topic}, partition {partition}"
             raise kafka.gap(place, position, start)
         consuming = kafka.consumer(self.settings, self.group_id, **{"enable.partition.eof": True})
-        return kafka.Stream(consuming, self.physical(topic), partition, position, rows, seconds)
+        return kafka.Stream(consuming, self.physical(topic), partition, position, rows, seconds, headers=headers)
 
     def writers(self) -> dict[int, Avro]:
         """Writer schemas of usage by id."""
@@ -185,6 +272,16 @@ class KafkaPlace:
             return int(asked[wanted].result().offset)
         except KafkaException as error:
             raise kafka.failed(error.args[0], f"{wanted.topic}, partition {partition}", 0) from error
+
+    def first_at(self, topic: str, partition: int, instant: int) -> int | None:
+        """The position of the first record of an instant or later; None where there is none."""
+        wanted = TopicPartition(self.physical(topic), partition)
+        asked = self.admin.list_offsets({wanted: OffsetSpec.for_timestamp(max(instant // 1000, 0))}, request_timeout=kafka.ANSWER_SECONDS)
+        try:
+            found = int(asked[wanted].result().offset)
+        except KafkaException as error:
+            raise kafka.failed(error.args[0], f"{wanted.topic}, partition {partition}", 0) from error
+        return found if found >= 0 else None
 
     def delete_before(self, topic: str, partition: int, position: int) -> None:
         """Delete a state topic's records below a position: a full state has replaced them."""
@@ -204,20 +301,21 @@ class KafkaPlace:
         """The broker's address, with the topics' prefix."""
         return f"{self.settings['bootstrap.servers']}{f' ({self.prefix}*)' if self.prefix else ''}"
 
-    def partitions(self) -> int:
-        """The number of the usage topic's; SourceError where there is none."""
+    def partitions(self, topic: str = topics.USAGE) -> int:
+        """The number of a topic's; SourceError where there is no such topic."""
         found = self.topics()
-        if topics.USAGE not in found:
-            msg = f"{self.name}: has no topic {self.physical(topics.USAGE)}; make the topics with 'tieout topic create'"
+        if topic not in found:
+            msg = f"{self.name}: has no topic {self.physical(topic)}; make the topics with 'tieout topic create'"
             raise SourceError(msg)
-        return found[topics.USAGE]
+        return found[topic]
 
     def topics(self) -> dict[str, int]:
         """The number of partitions of each topic under the prefix, by the name without it."""
-        try:
-            listed = self.admin.list_topics(timeout=kafka.ANSWER_SECONDS).topics
-        except KafkaException as error:
-            raise kafka.failed(error.args[0], self.name, 0) from error
+        with self.asking():
+            try:
+                listed = self.admin.list_topics(timeout=kafka.ANSWER_SECONDS).topics
+            except KafkaException as error:
+                raise kafka.failed(error.args[0], self.name, 0) from error
         return {name.removeprefix(self.prefix): len(topic.partitions) for name, topic in listed.items() if name.startswith(self.prefix)}
 
     def sizes(self) -> list[TopicSize]:

@@ -52,8 +52,17 @@ class Log(Protocol):
     def reader(self, topic: str) -> Reader:
         """A reader of this partition of a topic."""
 
-    def own(self, topic: str, written: int) -> Iterator[pa.RecordBatch]:
-        """What is kept of the ``written`` records of a topic that only this flow writes, in parts; one missing is an error."""
+    def written(self, topic: str) -> Reader:
+        """A reader of this partition of a topic that only this flow writes: its end is that of the last commit."""
+
+    def own(self, topic: str, written: int, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """What is kept of the ``written`` records of a topic that only this flow writes, from number ``start`` on.
+
+        In parts, each with the number of its first record; one that is missing between is an error.
+        """
+
+    def trim(self, topic: str, before: int) -> None:
+        """Delete records of such a topic whose time lies before an instant: nobody needs them any more."""
 
     def last(self, topic: str) -> pa.RecordBatch:
         """The last record of such a topic, or none."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,12 +27,15 @@ from flows.token import Token
 from flows.usage_records import DEAD, FLOW
 from schemas import segments
 from schemas.codec import Decoder
+from sinks.seen_files import SeenFiles
+from sinks.seen_stamps import Stamp
 from sources.lot import Lot
 from tieout import money
 from tieout.contracts import ContractVersion
+from tieout.dedup import Seen
 from tieout.ids import EventKey
 from tieout.rejection import Rejects
-from tieout.usage import Rejected
+from tieout.usage import NO_CLOCK, Rejected
 from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
 
 __all__ = ["DEAD", "FLOW", "SEEN", "STATE", "TOKEN", "UsageCell", "UsageFold", "UsageSource", "pipeline"]
@@ -161,6 +165,7 @@ class UsageCell:
     partition: int
     log: Log
     fold: UsageFold
+    files: SeenFiles
     gate: Gate
     token: Token
     generation: int = 1
@@ -171,15 +176,18 @@ class UsageCell:
     _full_bytes: int = field(default=0, init=False)
 
     @classmethod
-    def start(cls, place: Place, partition: int, limits: Limits) -> "UsageCell":
-        """Fence, then restore; the usage position to go on from is in the token."""
+    def start(cls, place: Place, partition: int, limits: Limits, cache: Path | None = None) -> "UsageCell":
+        """Fence, then restore; the usage position to go on from is in the token. ``cache`` spares reading, it is never the truth."""
         log = place.fence(FLOW, partition)
+        files = SeenFiles.open(None if cache is None else cache / FLOW / f"{partition:04d}")
         try:
             gate = Gate(FLOW, partition, place.reader(topics.COMMANDS, 0))
-            cell = cls(partition, log, UsageFold.of(partition, log, limits), gate, Token(FLOW, partition, 0))
+            cell = cls(partition, log, UsageFold.of(partition, log, limits), files, gate, Token(FLOW, partition, 0))
             cell.fold.state.rejects = Rejects()
+            cell.fold.state.seen = Seen(limits.horizon, files)
             cell._restore()
         except BaseException:
+            files.close()
             log.close()
             raise
         return cell
@@ -197,6 +205,7 @@ class UsageCell:
 
     def close(self) -> None:
         """Give the partition up."""
+        self.files.close()
         self.log.close()
 
     def _restore(self) -> None:
@@ -211,9 +220,7 @@ class UsageCell:
             for version in self.fold.versions(self.fold.contracts.start, last.positions.get(topics.CONTRACTS, 0)):
                 state.take_known(version)
         usage_state.restore(state, self._blobs(), max(last.clock, 0))
-        for part in self.log.own(SEEN, last.written.get(SEEN, 0)):
-            for value in part["value"].to_pylist():
-                state.seen.restore(usage_state.entries_of(value))
+        self._restore_seen(last.written.get(SEEN, 0))
         for name, count in last.totals.items():
             if name != "waiting":
                 setattr(state.totals, name, count)
@@ -223,11 +230,29 @@ class UsageCell:
             raise ValueError(msg)
         state.waiting.added, state.waiting.removed = [], []
 
+    def _restore_seen(self, written: int) -> None:
+        """Identities: what the local files do not cover, or all of them where the files are those of another log."""
+        state, stamp = self.fold.state, self.files.stamp
+        values = self._seen_from(0, written) if stamp is None else self._seen_from(stamp.position, written)
+        if stamp is not None:
+            number, value = next(values, (-1, b""))
+            if Stamp.of(number, value) != stamp:
+                self.files.clear()
+                state.seen = Seen(state.limits.horizon, self.files)
+                values = self._seen_from(0, written)
+        for _, value in values:
+            state.seen.restore(usage_state.entries_of(value))
+
+    def _seen_from(self, start: int, written: int) -> Iterator[tuple[int, bytes]]:
+        """The records of the identities with their numbers; none where there are not so many."""
+        for first, part in self.log.own(SEEN, written, start) if start < written or not start else ():
+            yield from enumerate(part["value"].to_pylist(), first)
+
     def _blobs(self) -> Iterator[tuple[str, bytes]]:
         """The state's records; ValueError where what came before the last full state is gone and no full state is there."""
         written = self.token.written.get(STATE, 0)
         found, whole = 0, False
-        for part in self.log.own(STATE, written):
+        for _, part in self.log.own(STATE, written):
             for key, value in zip(part["key"].to_pylist(), part["value"].to_pylist(), strict=True):
                 found, whole = found + 1, whole or key == usage_state.FULL.encode()
                 yield key.decode(), value
@@ -297,6 +322,11 @@ class UsageCell:
         own = {topic: position for topic, position in positions.items() if topic != command_records.NAME}  # it is read while paused only: no lag
         self.log.commit(sequence, outputs, own, STATE if full else None)
         self.token = token
+        if outputs[SEEN].num_rows:
+            self.files.save(Stamp.of(token.written[SEEN] - 1, outputs[SEEN]["value"][-1].as_py()))
+        if full and clock != NO_CLOCK:  # now and then; an identity is remembered by an instant that is at most so far ahead of the clock
+            limits = self.fold.state.limits
+            self.log.trim(SEEN, clock - limits.horizon - limits.future_limit)
         if self.on_commit is not None:
             self.on_commit(token, result, seconds | {"encode": encoded - before, "commit": time.perf_counter() - encoded})
 
@@ -317,9 +347,9 @@ class UsageCell:
         return replace(token, chain=token.linked())
 
 
-def start_cells(place: Place, partitions: Sequence[int], limits: Limits) -> dict[int, UsageCell]:
+def start_cells(place: Place, partitions: Sequence[int], limits: Limits, cache: Path | None = None) -> dict[int, UsageCell]:
     """Fence and restore partitions."""
-    return sharing.start_all(partitions, lambda partition: UsageCell.start(place, partition, limits))
+    return sharing.start_all(partitions, lambda partition: UsageCell.start(place, partition, limits, cache))
 
 
 def pipeline(place: Place, partitions: Sequence[int], *, limits: Limits | None = None, rows: int = ROWS) -> Pipeline:

@@ -7,6 +7,7 @@ with decides what follows (``flows.cells``): a failure that passes is followed b
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from flows import cells as sharing
@@ -43,6 +44,8 @@ class Live:
     rows: int = ROWS
     seconds: float = SECONDS
     drain: bool = False
+    cache: Path | None = None
+    """Where files lie that spare a restart some reading."""
 
 
 @dataclass(slots=True)
@@ -151,7 +154,7 @@ class LiveFlow:
     name: str
     topic: str
     fates: Sequence[str]
-    start: Callable[[KafkaPlace, Sequence[int], Limits], Mapping[int, LivePartition]]
+    start: Callable[[KafkaPlace, Sequence[int], Live], Mapping[int, LivePartition]]
     interval: Callable[[Any, Any, Mapping[str, float]], Interval]
     """From a partition, the result of the interval, and the seconds of its steps."""
     paused: Callable[[Any], Pause | None] = lambda _: None
@@ -168,7 +171,11 @@ def _paused(cell: UsageCell) -> Pause | None:
     return cell.paused
 
 
-USAGE: Final = LiveFlow(FLOW, topics.USAGE, FATES, usage.start_cells, _interval, _paused)
+def _start(place: KafkaPlace, partitions: Sequence[int], live: Live) -> dict[int, UsageCell]:
+    return usage.start_cells(place, partitions, live.limits, live.cache)
+
+
+USAGE: Final = LiveFlow(FLOW, topics.USAGE, FATES, _start, _interval, _paused)
 
 
 @dataclass(slots=True)
@@ -194,7 +201,7 @@ class LiveCell:
         for partition in self.partitions:
             self.metrics.restoring(partition)
         began = time.monotonic()
-        started = self.flow.start(self.place, self.partitions, self.live.limits)
+        started = self.flow.start(self.place, self.partitions, self.live)
         streams: list[Stream] = []
         try:
             tokens = [cell.token for cell in started.values()]

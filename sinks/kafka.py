@@ -8,20 +8,27 @@ end of a transaction must not meet the next one.
 Errors: those of ``sinks.errors``.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+import pyarrow.compute as pc
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from sinks.connections import Connections
 from sinks.errors import CommitUnknown, Fenced, SinkError
 
 ANSWER_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 5.0
+"""How long a fence is waited for before the client is asked whether the broker refuses it."""
 _WRITE: Final = {
     "linger.ms": 20,
     "batch.size": 1_000_000,
     "compression.type": "lz4",
-    "message.max.bytes": 1_000_000,
+    "message.max.bytes": 8 * 2**20,  # the topics set their own limits, none is larger
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 1_048_576,
     "enable.idempotence": True,
@@ -32,10 +39,10 @@ _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOC
 _REFUSED: Final = frozenset({
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001 - the client's name of it
 })
+"""A right that is missing; a login that fails is judged by what the client tells of its connections."""
 
 
 class Records(NamedTuple):
@@ -52,18 +59,26 @@ class Records(NamedTuple):
 class TransactionalWriter:
     """The only writer under its transactional id."""
 
-    def __init__(self, producer: Producer, name: str) -> None:
-        self._producer, self._name = producer, name
+    def __init__(self, producer: Producer, name: str, unwritten: Mapping[str, KafkaError]) -> None:
+        """``unwritten`` is why records were not taken, by topic: a commit that fails says only that some were not."""
+        self._producer, self._name, self._unwritten = producer, name, unwritten
 
     @classmethod
     def open(cls, settings: Mapping[str, Any], name: str) -> "TransactionalWriter":
         """Fence: whoever had this transactional id is of no more use, what it left open is aborted."""
-        producer = Producer({**settings, **_WRITE, "transactional.id": name, "error_cb": _silent})
+        connections = Connections(settings)
+        unwritten: dict[str, KafkaError] = {}
+
+        def undelivered(error: KafkaError, message: Message) -> None:
+            unwritten.setdefault(message.topic(), error)
+
         try:
-            producer.init_transactions(ANSWER_SECONDS)
+            producer = Producer({**settings, **_WRITE, "transactional.id": name, "error_cb": connections, "on_delivery": undelivered})
         except KafkaException as error:
-            raise _failed(error, name, "the fence") from error
-        return cls(producer, name)
+            msg = f"{name}: the client does not take its settings ({error.args[0].str()}); correct them in the file of --client-config"
+            raise SinkError(msg) from error
+        _fence(producer, f"{name} at {settings['bootstrap.servers']}", connections)
+        return cls(producer, name, unwritten)
 
     def commit(self, outputs: list[Records], positions: list[TopicPartition], group: Any) -> None:
         """Write all records and the consumer group's positions in one transaction; CommitUnknown or Fenced otherwise."""
@@ -75,24 +90,29 @@ class TransactionalWriter:
                 self._producer.send_offsets_to_transaction(positions, group, ANSWER_SECONDS)
             self._producer.commit_transaction(ANSWER_SECONDS)
         except KafkaException as error:
+            with suppress(KafkaException):  # what is fatal, as a fence is, it raises once more
+                self._producer.poll(0)  # the client tells now why records were not taken
+            for topic, reason in self._unwritten.items():
+                if reason.code() in _REFUSED:
+                    raise _refused(reason, self._name, f"records of {topic}") from error
             raise _failed(error, self._name, "a commit") from error
 
     def _produce(self, records: Records) -> None:
         values, keys = records.batch["value"].to_pylist(), records.batch["key"].to_pylist()
         produce, topic, partition = self._producer.produce, records.topic, records.partition
-        if not records.dated and records.first_number is None:
+        bare = records.batch["headers"].null_count == records.batch.num_rows
+        if bare and not records.dated and records.first_number is None:
             for value, key in zip(values, keys, strict=True):  # one call a row: the client takes no columns
                 try:
                     produce(topic, value, key, partition)
                 except BufferError:  # the client's queue is full
                     self._whole(topic, value, key, partition, 0, [])
             return
-        stamps, headers = records.batch["timestamp"].to_pylist(), records.batch["headers"].to_pylist()
-        for row, (value, key) in enumerate(zip(values, keys, strict=True)):
-            found = [(header["key"], header["value"]) for header in headers[row] or ()]
+        stamps = records.batch["timestamp"].to_pylist()
+        for row, (value, key, headers) in enumerate(zip(values, keys, _headers(records.batch["headers"]), strict=True)):
             if records.first_number is not None:
-                found.append(("n", str(records.first_number + row).encode()))
-            self._whole(topic, value, key, partition, max(stamps[row] // 1000, 0) if records.dated else 0, found)
+                headers.append(("n", str(records.first_number + row).encode()))
+            self._whole(topic, value, key, partition, max(stamps[row] // 1000, 0) if records.dated else 0, headers)
 
     def _whole(self, topic: str, value: bytes | None, key: bytes | None, partition: int, stamp: int, headers: list[tuple[str, bytes]]) -> None:
         while True:
@@ -108,8 +128,33 @@ class TransactionalWriter:
         self._producer.purge()
 
 
-def _silent(_: KafkaError) -> None:
-    """What the client reports of connections shows in the call that waits for them."""
+def _headers(column: pa.ListArray) -> Iterator[list[tuple[str, bytes]]]:
+    """The headers of each row as the client takes them."""
+    flat = column.flatten()
+    pairs = list(zip(flat.field("key").to_pylist(), flat.field("value").to_pylist(), strict=True))
+    start = 0
+    for end in accumulate(pc.list_value_length(column).fill_null(0).to_pylist()):
+        yield pairs[start:end]
+        start = end
+
+
+def _fence(producer: Producer, name: str, connections: Connections) -> None:
+    """Wait for the fence, no longer than it takes to know that the broker refuses this client."""
+    waited_until = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            producer.init_transactions(_LOOK_SECONDS)
+        except KafkaException as error:
+            with suppress(KafkaException):  # what is fatal it raises once more
+                producer.poll(0)  # the client tells now what it knows of its connections
+            refusal = connections.refusal()
+            if refusal is not None:
+                msg = f"{name}: {refusal}"
+                raise SinkError(msg) from error
+            if error.args[0].code() != KafkaError._TIMED_OUT or time.monotonic() > waited_until:  # noqa: SLF001 - the client's name
+                raise _failed(error, name, "the fence") from error
+        else:
+            return
 
 
 def _failed(error: KafkaException, name: str, what: str) -> SinkError:
@@ -119,5 +164,9 @@ def _failed(error: KafkaException, name: str, what: str) -> SinkError:
         msg = f"{name}: another process has taken this partition ({found.str()}); this one ends, let only one cell own a partition"
         return Fenced(msg)
     if found.code() in _REFUSED:
-        return SinkError(f"{name}: the broker refuses {what} ({found.str()}); check the client settings and the user's rights")
+        return _refused(found, name, what)
     return CommitUnknown(f"{name}: {what} failed or was not answered ({found.str()}); the partition is restored and goes on when the broker answers")
+
+
+def _refused(error: KafkaError, name: str, what: str) -> SinkError:
+    return SinkError(f"{name}: the broker refuses {what} ({error.str()}); give this user the rights that docs/security.md lists")

@@ -13,6 +13,7 @@ Errors: those of ``sources.errors``.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -31,9 +32,8 @@ _REFUSED: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001 - the client's name of it
 })
+"""A right that is missing. A login that fails may be a broker that starts: it is judged where the cell is built anew (``sinks.connections``)."""
 _READ: Final = {
     "enable.auto.commit": False,
     "auto.offset.reset": "error",
@@ -124,9 +124,12 @@ class TopicReader:
 class Stream:
     """Records of one partition as they come, in lots of ``rows`` or of what came in ``seconds``, whichever is first."""
 
-    def __init__(self, consuming: Consumer, topic: str, partition: int, position: int, rows: int, seconds: float) -> None:
+    def __init__(
+        self, consuming: Consumer, topic: str, partition: int, position: int, rows: int, seconds: float, *, headers: bool = False,
+    ) -> None:
+        """``headers``: whether lots have their column of headers; without, only a single record has its own."""
         self.topic, self.partition = topic, partition
-        self._consumer, self._rows, self._seconds = consuming, rows, seconds
+        self._consumer, self._rows, self._seconds, self._headers = consuming, rows, seconds, headers
         self._messages: list[Message] = []
         self._due = 0.0
         self._at = position
@@ -183,7 +186,7 @@ class Stream:
     def take(self) -> Lot:
         """All that was gathered, as a lot."""
         messages, self._messages = self._messages, []
-        return lot_of(messages, self._at)
+        return lot_of(messages, self._at, headers=self._headers)
 
     def close(self) -> None:
         """Let the client go."""
@@ -199,8 +202,8 @@ def watermarks(consuming: Consumer, topic: str, partition: int) -> tuple[int, in
     return int(found[0]), int(found[1])
 
 
-def lot_of(messages: Sequence[Message], end: int) -> Lot:
-    """Messages of one partition as a lot."""
+def lot_of(messages: Sequence[Message], end: int, *, headers: bool = False) -> Lot:
+    """Messages of one partition as a lot, with their headers as a column where they are asked for."""
     n = len(messages)
     if not n:
         return Lot(np.empty(0, np.int64), pa.RecordBatch.from_pylist([], schema=segments.RECORDS), end)
@@ -211,7 +214,19 @@ def lot_of(messages: Sequence[Message], end: int) -> Lot:
         positions = np.array([message.offset() for message in messages], np.int64)
     values = pa.array([message.value() for message in messages], pa.large_binary())
     stamps = np.array([message.timestamp()[1] for message in messages], np.int64) * 1000
-    return Lot(positions, segments.records(values, None, stamps), end, _beside(messages))
+    return Lot(positions, segments.records(values, None, stamps, _headers(messages) if headers else None), end, _beside(messages))
+
+
+def _headers(messages: Sequence[Message]) -> pa.Array | None:
+    """The headers of messages as a column; None where no message has any."""
+    found = [message.headers() for message in messages]
+    if not any(found):
+        return None
+    counts = np.array([len(each) if each else 0 for each in found])
+    names, values = zip(*chain.from_iterable(each for each in found if each), strict=True)
+    pairs = pa.StructArray.from_arrays([pa.array(names, pa.string()), pa.array(values, pa.binary())], fields=list(segments.HEADERS.value_type))
+    offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32(), mask=np.append(counts == 0, False))
+    return pa.ListArray.from_arrays(offsets, pairs, type=segments.HEADERS)
 
 
 def _beside(messages: Sequence[Message]) -> Callable[[int], tuple[bytes | None, list[dict[str, Any]] | None]]:
@@ -241,5 +256,5 @@ def failed(error: KafkaError, place: str, position: int) -> SourceError:
     if code == KafkaError.UNKNOWN_TOPIC_OR_PART:  # the broker's own word: what the client alone does not know may be a broker that is away
         return SourceError(f"{place}: there is no such topic or partition; make it with 'tieout topic create'")
     if code in _REFUSED:
-        return SourceError(f"{place}: the broker refuses access ({error.str()}); check the client settings and the user's rights")
-    return SourceAway(f"{place}: the broker does not answer ({error.str()}); check it, the run goes on when it is back")
+        return SourceError(f"{place}: the broker refuses access ({error.str()}); give this user the rights that docs/security.md lists")
+    return SourceAway(f"{place}: the broker does not answer ({error.str()}); check it and its address, the run goes on when it is back")

@@ -23,6 +23,7 @@ _MASK: Final = 0xFFFFFFFFFFFFFFFF
 _C1, _C2, _C3, _C4 = U64(0x9E3779B97F4A7C15), U64(0xC2B2AE3D27D4EB4F), U64(0x165667B19E3779F9), U64(0xD6E8FEB86659FD93)
 _F1, _F2, _G1, _G2 = U64(0xFF51AFD7ED558CCD), U64(0xC4CEB9FE1A85EC53), U64(0xBF58476D1CE4E5B9), U64(0x94D049BB133111EB)
 _S33, _S30, _S27, _S31 = U64(33), U64(30), U64(27), U64(31)
+_SEED, _M, _U24, _U13, _U15 = np.uint32(0x9747B28C), np.uint32(0x5BD1E995), np.uint32(24), np.uint32(13), np.uint32(15)
 _HEX: Final = np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
 
 
@@ -106,6 +107,29 @@ def hexadecimal(hashes: Lanes) -> pa.Array:
 def partition_of(key: str, partitions: int) -> int:
     """The partition of a customer: murmur2 as Kafka's own clients compute it, so that other producers agree."""
     return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def partitions_of(keys: pa.Array, partitions: int) -> npt.NDArray[np.int64]:
+    """``partition_of`` for a column without nulls; all rows advance together, four bytes at a time."""
+    raw = keys.cast(pa.large_binary())
+    offsets = np.frombuffer(raw.buffers()[1], np.int64, len(raw) + 1, raw.offset * 8)
+    data = np.zeros(int(offsets[-1]) + 4, np.uint8)  # a last word may reach beyond the last key
+    if raw.buffers()[2] is not None:
+        data[: offsets[-1]] = np.frombuffer(raw.buffers()[2], np.uint8)[: offsets[-1]]
+    words = np.ndarray((len(data) - 3,), "<u4", buffer=data, strides=(1,))
+    at, length = offsets[:-1], np.diff(offsets)
+    found = _SEED ^ length.astype(np.uint32)
+    whole, rest = length // 4, length % 4
+    rows = np.nonzero(whole)[0]
+    for step in range(int(whole.max(initial=0))):
+        rows = rows[whole[rows] > step]
+        word = words[at[rows] + 4 * step] * _M
+        found[rows] = found[rows] * _M ^ (word ^ (word >> _U24)) * _M
+    rows = np.nonzero(rest)[0]
+    tail = words[at[rows] + 4 * whole[rows]] & ((1 << 8 * rest[rows]) - 1).astype(np.uint32)
+    found[rows] = (found[rows] ^ tail) * _M
+    found = (found ^ (found >> _U13)) * _M
+    return ((found ^ (found >> _U15)) & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
 
 
 def _fmix(x: Lanes) -> Lanes:

@@ -11,6 +11,7 @@ from flows.file_place import FilePlace
 from flows.kafka_ingress import KafkaIngress
 from flows.kafka_place import KafkaPlace
 from flows.settings import client_settings
+from flows.usage_records import FLOW
 from schemas import lock as locks
 from schemas.registry import Registry
 from sinks.ingress import Ingress
@@ -18,7 +19,7 @@ from sinks.ingress import Ingress
 
 def broker(options: argparse.Namespace) -> KafkaPlace:
     """The broker that the options name."""
-    return KafkaPlace(client_settings(options.bootstrap, options.client_config), options.installation, options.topic_prefix)
+    return KafkaPlace(client_settings(options.bootstrap, options.client_config), options.installation, options.topic_prefix, flow=vars(options).get("flow", FLOW))
 
 
 @contextmanager
@@ -45,4 +46,5 @@ def ingress(options: argparse.Namespace) -> tuple[Ingress | KafkaIngress, int]:
     found = place(options)
     if isinstance(found, FilePlace):
         return Ingress.open(found.root, options.partitions), options.partitions
-    return KafkaIngress(found), found.partitions()
+    partitions = found.partitions()  # asked first: a refusal shows at once
+    return KafkaIngress(found), partitions

@@ -5,13 +5,14 @@ import argparse
 from flows import output
 from flows.cells import Share
 from flows.commands import places
+from flows.commands.run_kafka import FLOWS
 from flows.rescale import rescale
 
 
 def run(options: argparse.Namespace) -> int:
     """Fence all partitions, tell them the new generation, and say how to start its cells."""
     place = places.broker(options)
-    partitions = place.partitions()
+    partitions = place.partitions(FLOWS[options.flow].topic)
     shares = [Share(ordinal, options.cells).partitions(partitions) for ordinal in range(options.cells)]
     generation = rescale(place, options.flow, partitions, options.cells)
     rows = [

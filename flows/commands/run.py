@@ -10,13 +10,16 @@ from flows.commands import files, run_kafka
 from flows.commands.summary import report_of, totals
 from flows.file_place import FilePlace
 from flows.report import render
-from flows.usage import UsageCell, UsageSource
+from flows.usage import FLOW, UsageCell, UsageSource
 
 
 def run(options: argparse.Namespace) -> int:
     """Run and print what it came to."""
     if options.bootstrap is not None:
         return run_kafka.run(options)
+    if options.flow != FLOW:
+        msg = f"run {options.flow}: runs on a broker only, say where with --bootstrap HOST:PORT; in a folder the import puts each customer in its partition"
+        raise CommandError(msg, 2)
     if options.dir is None:
         msg = "run: say where the topics are, with --dir FOLDER or --bootstrap HOST:PORT"
         raise CommandError(msg, 2)

@@ -4,12 +4,14 @@ import argparse
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
-from flows import bytewax_engine, kafka_topics, local_engine, output, route_topics
+from flows import bytewax_engine, kafka_topics, local_engine, output, rights, route_topics
 from flows.cells import Share, keep_going
 from flows.commands import places
 from flows.commands.summary import counts, totals
@@ -19,10 +21,13 @@ from flows.kafka_place import KafkaPlace
 from flows.route_live import ROUTE
 from flows.usage_live import USAGE, Live, LiveCell
 from schemas.registry import Registry
-from sources.errors import SourceAway
+from sinks.errors import SinkError
+from sources.errors import SourceAway, SourceError
 from tieout.usage_stage import Limits
 
 FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE)}
+_LOOK_SECONDS: Final = 2.0
+"""How long a failure is looked into before the cell goes on: a broker that is away has no answer."""
 CHECKS: Final = {USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check}
 
 
@@ -35,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
-    live = Live(Share(options.cell, options.cells), options.generation, Limits(), options.rows, options.seconds, options.drain)
+    live = Live(Share(options.cell, options.cells), options.generation, Limits(), options.rows, options.seconds, options.drain, None if options.cache is None else Path(options.cache))
     place, flow = places.broker(options), FLOWS[options.flow]
     partitions = live.share.partitions(_checked(place, live.limits, stop, CHECKS[flow.name]))
     metrics = FlowMetrics(flow.name, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1, fates=flow.fates)
@@ -48,8 +53,13 @@ def run(options: argparse.Namespace) -> int:
         output.say(f"{why}; next attempt in {seconds:.1f} s")
 
     def attempt() -> None:
-        with places.pinned(registry, options.schema_lock):
-            cell.attempt()
+        try:
+            with places.pinned(registry, options.schema_lock):
+                cell.attempt()
+        except (SourceError, SinkError):
+            if not stop.is_set():
+                _still_allowed(place)
+            raise
 
     if options.health_address is None:
         keep_going(attempt, stop.wait, waits)
@@ -67,9 +77,16 @@ def _checked(place: KafkaPlace, limits: Limits, stop: threading.Event, check: Ca
     """The number of partitions, once the broker answers and its topics are as they have to be."""
     while True:
         try:
-            return check(place.admin, place.prefix, limits)
+            with place.asking():
+                rights.check(place.admin, place.prefix, place.flow)
+                return check(place.admin, place.prefix, limits)
         except SourceAway as error:
             output.say(f"{error}; next attempt in 2 s")
             if stop.wait(2):
                 raise
 
+
+def _still_allowed(place: KafkaPlace) -> None:
+    """SourceError where the broker has begun to refuse this user: what failed says less of it, or looks as if it passed."""
+    with suppress(SourceAway), place.asking():
+        rights.check(place.admin, place.prefix, place.flow, _LOOK_SECONDS)

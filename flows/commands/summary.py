@@ -54,10 +54,14 @@ def report_of(root: Path, tokens: Sequence[Token], seconds: float) -> Report:
 
 def totals(tokens: list[Token]) -> list[dict[str, Any]]:
     """Fates over all partitions, and rated money by currency."""
-    names = ("received", "priced", "duplicate", "conflict", "rejected", "waiting")
-    rows: list[dict[str, Any]] = [{"figure": name, "value": sum(t.totals.get(name, 0) for t in tokens)} for name in names]
+    rows = counts(tokens, ("received", "priced", "duplicate", "conflict", "rejected", "waiting"))
     rows += [{"figure": f"rated {currency}", "value": format(amount, "f")} for currency, amount in sorted(usage.amounts_of(tokens).items())]
     return rows
+
+
+def counts(tokens: list[Token], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Some counts over all partitions since the start."""
+    return [{"figure": name, "value": sum(t.totals.get(name, 0) for t in tokens)} for name in names]
 
 
 def _batches(root: Path, topic: str, partition: int) -> Iterator[pa.RecordBatch]:

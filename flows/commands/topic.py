@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from flows import codecs, kafka_topics, output, topics
-from flows.cli import CommandError
+from flows import codecs, kafka_topics, output, route_topics, topics
+from flows.cli import FLOWS, CommandError
 from flows.commands import places
 from flows.file_place import FilePlace
 from flows.kafka_place import KafkaPlace
@@ -16,6 +16,11 @@ from sources.lot import Lot
 from tieout.usage_stage import Limits
 
 _ROWS: Final = 20_000
+_TOPICS: Final = {
+    "usage": (kafka_topics.create, (*kafka_topics.specs(Limits()), *kafka_topics.WHOLE)),
+    "route": (route_topics.create, (*route_topics.specs(Limits()), *route_topics.REFERENCE)),
+}
+_TOKENS: Final = {topics.state_topics(flow)[2] for flow in FLOWS}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,8 +60,11 @@ def _create(place: FilePlace | KafkaPlace, options: argparse.Namespace) -> int:
     if isinstance(place, FilePlace):
         msg = "topic create: makes the topics of a broker, with --bootstrap; a folder makes its own"
         raise CommandError(msg, 2)
-    made = kafka_topics.create(place.admin, place.prefix, options.partitions, options.replication_factor, Limits())
-    rows = [{"topic": name, "partitions": options.partitions, "made": name in made} for name in (place.physical(spec.name) for spec in kafka_topics.specs(Limits()))]
+    create, specs = _TOPICS[options.flow]
+    with place.asking():
+        made = create(place.admin, place.prefix, options.partitions, options.replication_factor, Limits())
+    counts = place.topics()
+    rows = [{"topic": place.physical(spec.name), "partitions": counts[spec.name], "made": place.physical(spec.name) in made} for spec in specs]
     output.show(rows, options.output)
     return 0
 
@@ -74,7 +82,7 @@ def _count(place: Place, size: TopicSize) -> int:
 
 def _rows(topic: str, lot: Lot, writers: Mapping[int, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    schema = topics.SCHEMAS.get(topic) or ("state_token" if topic.endswith(".token") and ".usage." in topic else None)
+    schema = topics.SCHEMAS.get(topic) or ("state_token" if topic in _TOKENS else None)
     values: dict[int, Any] = {}
     if schema is not None:
         decoded = codecs.decoder(schema, writers if schema == "usage_event" else {}).decode(lot.records["value"])
