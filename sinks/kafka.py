@@ -28,7 +28,10 @@ _WRITE: Final = {
     "linger.ms": 20,
     "batch.size": 1_000_000,
     "compression.type": "lz4",
-    "message.max.bytes": 8 * 2**20,  # the topics set their own limits, none is larger
+    "message.max.bytes": 1_000_000_000,  # before compression; a topic's own limit counts after it
+    # One request at a time: a broker takes any first sequence number from a producer that it does not know on a partition,
+    # so of several first requests one that is answered late and sent again is taken for a duplicate and lost.
+    "max.in.flight.requests.per.connection": 1,
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 1_048_576,
     "enable.idempotence": True,
@@ -165,6 +168,8 @@ def _failed(error: KafkaException, name: str, what: str) -> SinkError:
         return Fenced(msg)
     if found.code() in _REFUSED:
         return _refused(found, name, what)
+    if found.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return SinkError(f"{name}: a record is larger than its topic takes ({found.str()}); raise the topic's max.message.bytes, then start again")
     return CommitUnknown(f"{name}: {what} failed or was not answered ({found.str()}); the partition is restored and goes on when the broker answers")
 
 

@@ -363,3 +363,13 @@ def test_a_release_under_other_schema_ids_than_the_cell_s_is_refused(broker, reg
     with places.pinned(client, lock):
         assert installations.drain(place)[0].totals["received"] == 2500
     place.close()
+
+
+def test_a_record_that_only_its_sender_s_compression_made_small_is_a_dead_letter_too(place):
+    large = b"\x01" + bytes(20_000_000)
+    producer = Producer(place.settings | {"message.max.bytes": 100_000_000, "compression.type": "zstd"})
+    producer.produce(place.physical(topics.USAGE), large, b"k", 0)
+    assert producer.flush(20) == 0
+    installations.drain(place)
+    [letter] = read(place, usage.DEAD)[0]
+    assert letter["value"] == large
