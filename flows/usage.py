@@ -41,6 +41,8 @@ from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
 __all__ = ["DEAD", "FLOW", "SEEN", "STATE", "TOKEN", "UsageCell", "UsageFold", "UsageSource", "pipeline"]
 
 ROWS: Final = 25_000
+IDLE_SECONDS: Final = 86_400.0
+"""A partition without usage commits at least so often where only marks of transactions came: its position must not fall below retention."""
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
 
 
@@ -174,6 +176,7 @@ class UsageCell:
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
     _delta_bytes: int = field(default=0, init=False)
     _full_bytes: int = field(default=0, init=False)
+    _committed_at: float = field(default_factory=time.monotonic, init=False)
 
     @classmethod
     def start(cls, place: Place, partition: int, limits: Limits, cache: Path | None = None) -> "UsageCell":
@@ -282,7 +285,8 @@ class UsageCell:
     def _interval(self, prepared: Prepared, commands_end: int | None = None) -> None:
         end = self.fold.contracts.refresh()
         start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
-        if end <= start and not len(prepared.lot.positions) and commands_end is None:
+        moved = prepared.lot.end > self.position and time.monotonic() - self._committed_at >= IDLE_SECONDS
+        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved:
             return
         before = time.perf_counter()
         if end > start:
@@ -321,7 +325,7 @@ class UsageCell:
         encoded = time.perf_counter()
         own = {topic: position for topic, position in positions.items() if topic != command_records.NAME}  # it is read while paused only: no lag
         self.log.commit(sequence, outputs, own, STATE if full else None)
-        self.token = token
+        self.token, self._committed_at = token, time.monotonic()
         if outputs[SEEN].num_rows:
             self.files.save(Stamp.of(token.written[SEEN] - 1, outputs[SEEN]["value"][-1].as_py()))
         if full and clock != NO_CLOCK:  # now and then; an identity is remembered by an instant that is at most so far ahead of the clock

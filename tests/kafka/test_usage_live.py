@@ -1,9 +1,11 @@
 """The usage flow on a real broker: the same records as on a folder, exactly once, whatever happens in between."""
 
 import pytest
+from confluent_kafka import Producer
 
 from flows import local_engine, topics, usage
 from flows.file_place import FilePlace
+from flows.verification import verify
 from tests.flow import folders
 from tests.kafka import installations
 
@@ -28,3 +30,22 @@ def test_a_broker_gets_the_same_records_as_a_folder(broker, topic_prefix, tmp_pa
         assert ours == theirs, topic
     assert installations.values(place, usage.DEAD) == folders.output(tmp_path, topic=usage.DEAD) != [[], []]
     assert sum(token.totals["received"] for token in tokens.values()) == 6000
+
+
+def test_an_idle_partition_moves_its_position_over_the_marks_of_transactions(broker, topic_prefix, work, monkeypatch):
+    place = installations.make(broker.bootstrap, topic_prefix)
+    installations.put(place, work[0][:500], work[1])
+    before = installations.drain(place)
+    aborted = Producer(place.settings | {"transactional.id": f"{topic_prefix}aborted"})
+    aborted.init_transactions(30)
+    aborted.begin_transaction()
+    for partition in range(2):
+        aborted.produce(place.physical(topics.USAGE), b"never", partition=partition)
+    aborted.flush(30)
+    aborted.abort_transaction(30)
+    assert installations.drain(place) == before
+    monkeypatch.setattr(usage, "IDLE_SECONDS", 0.0)
+    after = installations.drain(place)
+    assert [after[partition].positions[topics.USAGE] for partition in range(2)] == [place.ends(topics.USAGE, partition) for partition in range(2)]
+    assert [after[partition].totals for partition in range(2)] == [before[partition].totals for partition in range(2)]
+    assert [verify(place, partition)["breaks"] for partition in range(2)] == [[], []]
