@@ -3,6 +3,6 @@
 import subprocess
 import sys
 
-for module in ("benchmarks.codec", "benchmarks.segments", "benchmarks.usage_flow"):
+for module in ("benchmarks.codec", "benchmarks.segments", "benchmarks.usage_flow", "benchmarks.dedup", "benchmarks.latency"):
     print(f"\n{module}", flush=True)
     subprocess.run([sys.executable, "-m", module], check=True)
