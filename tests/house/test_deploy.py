@@ -285,7 +285,7 @@ def test_the_runbook_tells_only_commands_that_exist():
     known = next(action.choices for action in parser()._actions if action.dest == "command")
     for command, what in sorted(commands):
         assert command in known, f"no command 'tieout {command}'"
-        choices = next((action.choices for action in known[command]._actions if action.dest == "what"), None)
+        choices = next((action.choices for action in known[command]._actions if action.dest in {"what", "flow"} and action.choices), None)
         assert not what or (choices and what.strip() in choices), f"no command 'tieout {command}{what}'"
 
 
