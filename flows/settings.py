@@ -13,8 +13,8 @@ from flows.cells import CellError
 
 OWN: Final = frozenset({
     "acks", "auto.offset.reset", "bootstrap.servers", "enable.auto.commit", "enable.auto.offset.store", "enable.idempotence",
-    "enable.partition.eof", "group.id", "isolation.level", "message.max.bytes", "metadata.broker.list", "partitioner", "request.required.acks",
-    "transaction.timeout.ms", "transactional.id",
+    "enable.partition.eof", "group.id", "isolation.level", "max.in.flight", "max.in.flight.requests.per.connection", "message.max.bytes",
+    "metadata.broker.list", "partitioner", "request.required.acks", "transaction.timeout.ms", "transactional.id",
 })
 QUIET: Final = "2"
 """The client's own lines but for what is fatal: otherwise it writes twenty a second while a broker is away. We say what it says."""
