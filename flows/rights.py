@@ -33,7 +33,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         usage_records.DEAD: _WRITE,
         topics.DLQ_PROGRESS: _LOOK,
         usage.STATE: _READ | _WRITE | {AclOperation.DELETE},
-        usage.SEEN: _READ | _WRITE,
+        usage.SEEN: _READ | _WRITE | {AclOperation.DELETE},
         usage.TOKEN: _READ | _WRITE,
     },
     route_records.FLOW: {
