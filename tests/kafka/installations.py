@@ -20,7 +20,7 @@ PARTITIONS = 2
 
 
 def make(bootstrap, prefix, partitions=PARTITIONS):
-    place = KafkaPlace({"bootstrap.servers": bootstrap}, prefix, prefix + ".")
+    place = KafkaPlace({"bootstrap.servers": bootstrap, "log_level": 2}, prefix, prefix + ".")
     kafka_topics.create(place.admin, place.prefix, partitions, 1, Limits())
     return place
 
