@@ -18,7 +18,7 @@ from flows import codecs
 from flows.pipeline import Reader
 from sources.lot import Lot
 from tieout import wide
-from tieout.contracts import ContractVersion
+from tieout.contract_batch import Span
 from tieout.ids import EventKey, Lanes, combine, of_strings
 from tieout.usage import identities
 from tieout.usage_stage import Original
@@ -62,7 +62,7 @@ class RatedIndex:
                     _add(found.setdefault(name, {}), event)
         return {name: list(charges.values()) for name, charges in found.items()}
 
-    def backdated(self, versions: Sequence[ContractVersion]) -> dict[tuple[str, int], int]:
+    def backdated(self, versions: Sequence[Span]) -> dict[tuple[str, int], int]:
         """How many priced events each of these versions governs; nothing where nothing has been priced."""
         if not versions or not self.reader.refresh():
             return {}

@@ -7,7 +7,7 @@ commit failed is thrown away; the next start restores. Source: docs/architecture
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from flows import cells as sharing
-from flows import codecs, command_records, contract_records, pause, topics, usage_records, usage_state
+from flows import codecs, command_records, pause, topics, usage_records, usage_state
 from flows import token as tokens
+from flows.contract_records import KeptRecords
 from flows.originals import RatedIndex, neighbours
 from flows.pause import Gate, PartitionPaused, Pause
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
@@ -31,7 +32,8 @@ from sinks.seen_files import SeenFiles
 from sinks.seen_stamps import Stamp
 from sources.lot import Lot
 from tieout import money
-from tieout.contracts import ContractVersion
+from tieout.contract_batch import ContractBatch
+from tieout.contract_columns import Spans
 from tieout.dedup import Seen
 from tieout.ids import EventKey
 from tieout.rejection import Rejects
@@ -107,6 +109,7 @@ class UsageFold:
     usage: Reader
     rated: RatedIndex
     state: UsageState
+    records: KeptRecords = field(default_factory=KeptRecords)
 
     @classmethod
     def of(cls, partition: int, log: Log, limits: Limits) -> "UsageFold":
@@ -114,27 +117,26 @@ class UsageFold:
         rated = RatedIndex(log.written(topics.RATED))
         return cls(partition, log.reader(topics.CONTRACTS), log.reader(topics.USAGE), rated, UsageState(limits))
 
-    def versions(self, start: int, end: int) -> list[ContractVersion]:
-        """The contract versions between two positions of their topic."""
-        found: list[ContractVersion] = []
+    def versions(self, start: int, end: int) -> Iterable[ContractBatch]:
+        """The contract versions between two positions of their topic, a batch at a time."""
         while start < end:
             lot = self.contracts.lot(start, ROWS, end)
             if not lot.records.num_rows and lot.end <= start:
                 msg = f"{topics.CONTRACTS}, partition {self.partition}: records {start} to {end - 1} are missing; restore the topic from a backup"
                 raise ValueError(msg)
-            found += contract_records.decode(lot.records["value"])
+            yield self.records.take(lot.records["value"])
             start = lot.end
-        return found
 
-    def step(self, prepared: Prepared, versions: Sequence[ContractVersion], *, ends_interval: bool = True) -> Result:
+    def step(self, prepared: Prepared, versions: Iterable[ContractBatch], *, ends_interval: bool = True) -> Result:
         """Fold one lot, after the versions."""
+        taken = self.state.take(versions)
         lot, decoded = prepared.lot, prepared.decoded
         undecodable = [Rejected(r.row, r.reason, r.message, r.path) for r in decoded.rejected]
         batch = UsageBatch(
             lot.positions, decoded.batch, decoded.rows, lot.records["timestamp"].to_numpy(), lot.records["value"],
-            undecodable, self._originals(decoded.batch), self.rated.backdated(versions), ends_interval,
+            undecodable, self._originals(decoded.batch), self.rated.backdated(Spans(self.state.book.columns, taken.rows)), ends_interval,
         )
-        return step(self.state, batch, versions)
+        return step(self.state, batch, taken)
 
     def _originals(self, events: pa.RecordBatch) -> Mapping[Any, Any]:
         wanted: set[tuple[str, EventKey]] = set()
@@ -220,8 +222,7 @@ class UsageCell:
         state.clock = last.clock
         self.fold.contracts.refresh()
         with _without_collecting():
-            for version in self.fold.versions(self.fold.contracts.start, last.positions.get(topics.CONTRACTS, 0)):
-                state.take_known(version)
+            state.take(self.fold.versions(self.fold.contracts.start, last.positions.get(topics.CONTRACTS, 0)))
         usage_state.restore(state, self._blobs(), max(last.clock, 0))
         self._restore_seen(last.written.get(SEEN, 0))
         for name, count in last.totals.items():

@@ -10,7 +10,7 @@ Source: docs/semantics.md section 2, the fate "rejected"; docs/decisions/0004-sc
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import fastavro
 import numpy as np
@@ -114,6 +114,11 @@ class Decoder:
                     parts.append(batch)
                     places.append(good)
         return self._together(parts, places, rejected)
+
+    def read(self, value: bytes) -> dict[str, Any] | None:
+        """One framed value as a record, by fastavro, where a batch would cost more; None where it cannot be read."""
+        plan = self._plans.get(int.from_bytes(value[1:FRAME]))
+        return plan.alone.read(value[FRAME:]) if isinstance(plan, _Plan) else None
 
     def _together(self, parts: list[pa.RecordBatch], places: list[I64], rejected: list[Refused]) -> Decoded:
         """Parts of a batch, back in the order of the input."""

@@ -5,7 +5,7 @@ once: its path, a code, and what to do. Decimals come as strings; a JSON number 
 float has already lost the figure. Source: docs/semantics.md sections 3 and 4.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -109,14 +109,15 @@ def _date(value: object) -> date:
 
 
 def _zone(value: str) -> str:
-    if not _known_zone(value):
+    if not known_zone(value):
         msg = f"{value!r} is not an IANA time zone, as in 'America/New_York'"
         raise ValueError(msg)
     return value
 
 
 @cache
-def _known_zone(name: str) -> bool:
+def known_zone(name: str) -> bool:
+    """Whether a time zone is one of IANA's."""
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -127,6 +128,15 @@ def _known_zone(name: str) -> bool:
 def _currency(value: str) -> str:
     money.minor_unit(value)
     return value
+
+
+def known_currency(name: str) -> bool:
+    """Whether a currency is one of ISO 4217's."""
+    try:
+        money.minor_unit(name)
+    except ValueError:
+        return False
+    return True
 
 
 Quantity = Annotated[Decimal, _limited(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]
@@ -554,6 +564,14 @@ def parse_contract(document: Mapping[str, Any]) -> ContractVersion:
         return _CONTRACT.validate_python(document)
     except ValidationError as error:
         raise _refused(error) from None
+
+
+def parse_charges(documents: Sequence[Mapping[str, Any]]) -> list[Charge]:
+    """Validate charges alone; ContractRefused with all problems of the first that is wrong."""
+    try:
+        return [_CHARGE.validate_python(document) for document in documents]
+    except ValidationError as error:
+        raise _refused(error, "charge") from None
 
 
 def parse_charge(document: Mapping[str, Any], currency: str) -> ContractVersion:

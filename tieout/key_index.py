@@ -24,12 +24,16 @@ class KeyIndex:
 
     def __init__(self) -> None:
         self.count = 0
-        self.high = np.empty(1 << _START_BITS, np.uint64)
-        self.low = np.empty(1 << _START_BITS, np.uint64)
+        self._keys = np.empty((1 << _START_BITS, 2), np.uint64)  # both lanes of a key together: one look into memory
         self._slots = np.full(1 << (_START_BITS + 1), -1, np.int32)
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def keys(self) -> Lanes:
+        """The keys by their rows."""
+        return self._keys[: self.count]
 
     def find(self, keys: Lanes) -> npt.NDArray[np.int64]:
         """The row of each key, -1 where it was never seen."""
@@ -39,11 +43,36 @@ class KeyIndex:
         todo, at = np.arange(len(keys)), high & mask
         while len(todo):
             slot = self._slots[at]
-            hit = (slot >= 0) & (self.high[slot] == high[todo]) & (self.low[slot] == low[todo])
+            known = self._keys[slot]
+            hit = (slot >= 0) & (known[:, 0] == high[todo]) & (known[:, 1] == low[todo])
             rows[todo[hit]] = slot[hit]
             go = ~hit & (slot >= 0)
             todo, at = todo[go], (at[go] + np.uint64(1)) & mask
         return rows
+
+    def row(self, high: int, low: int) -> int:
+        """The row of one key, -1 where it was never seen."""
+        return int(self._slots[self._slot(high, low)])
+
+    def enter(self, high: int, low: int) -> int:
+        """The row of one key, a new one where it was never seen."""
+        self._reserve(self.count + 1)
+        slot = self._slot(high, low)
+        row = int(self._slots[slot])
+        if row < 0:
+            row = self.count
+            self._slots[slot] = row
+            self._keys[row] = high, low
+            self.count += 1
+        return row
+
+    def _slot(self, high: int, low: int) -> int:
+        """Where a key stands, or would stand."""
+        mask = len(self._slots) - 1
+        at = high & mask
+        while (row := int(self._slots[at])) >= 0 and self._keys[row].tolist() != [high, low]:
+            at = (at + 1) & mask
+        return at
 
     def upsert(self, keys: Lanes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The row of each key, numbering new ones; fresh marks the first row of the batch with a new key."""
@@ -61,22 +90,23 @@ class KeyIndex:
                 owner = -2 - self._slots[at[empty]].astype(np.int64)
                 own = empty[owner == empty]
                 new = np.arange(self.count, self.count + len(own))
-                self.high[new], self.low[new] = high[todo[own]], low[todo[own]]
+                self._keys[new] = keys[todo[own]]
                 self._slots[at[own]] = new
                 self.count += len(own)
                 fresh[todo[own]] = True
                 slot = self._slots[at]
-            hit = (self.high[slot] == high[todo]) & (self.low[slot] == low[todo])
+            known = self._keys[slot]
+            hit = (known[:, 0] == high[todo]) & (known[:, 1] == low[todo])
             rows[todo[hit]] = slot[hit]
             go = ~hit
             todo, at = todo[go], (at[go] + np.uint64(1)) & mask
         return rows, fresh
 
     def _reserve(self, wanted: int) -> None:
-        if wanted > len(self.high):
-            size = max(wanted, 2 * len(self.high))
-            self.high = np.concatenate([self.high[: self.count], np.empty(size - self.count, np.uint64)])
-            self.low = np.concatenate([self.low[: self.count], np.empty(size - self.count, np.uint64)])
+        if wanted > len(self._keys):
+            room = np.empty((max(wanted, 2 * len(self._keys)), 2), np.uint64)  # what is not written yet takes no memory
+            room[: self.count] = self.keys
+            self._keys = room
         if wanted * _LOAD_DENOMINATOR > len(self._slots) * _LOAD_NUMERATOR:
             bits = int(wanted * _LOAD_DENOMINATOR // _LOAD_NUMERATOR).bit_length()
             self._slots = np.full(1 << bits, -1, np.int32)
@@ -85,7 +115,7 @@ class KeyIndex:
     def _place(self) -> None:
         """Put every key into the new slots; keys are distinct, so no comparison is needed."""
         mask = np.uint64(len(self._slots) - 1)
-        todo, at = np.arange(self.count), self.high[: self.count] & mask
+        todo, at = np.arange(self.count), self._keys[: self.count, 0] & mask
         while len(todo):
             empty = self._slots[at] < 0
             self._slots[at[empty]] = todo[empty]

@@ -93,8 +93,17 @@ def clocks(start: int, time: I64, record_time: I64, counts: Mask) -> I64:
     return np.maximum.accumulate(steps)
 
 
-def content_digests(events: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+def coded(events: pa.RecordBatch) -> pa.RecordBatch:
+    """The same with customers and meters as codes of their distinct words: hashed and looked up once a word."""
+    for name in ("customer_id", "meter"):
+        events = events.set_column(events.schema.get_field_index(name), name, _encoded(events[name]))
+    return events
+
+
+def content_digests(events: pa.RecordBatch, customers: Lanes | None = None) -> npt.NDArray[np.uint64]:
     """64 bits over what an event says besides its identity: resolved fields in a fixed order, decimals normalised.
+
+    ``customers`` are the hashes of the customers where they are known already.
 
     Map entries enter by a sum over their hashes, so their order does not matter; a field that is null adds nothing,
     so a field added later counts only where it is given.
@@ -104,7 +113,7 @@ def content_digests(events: pa.RecordBatch) -> npt.NDArray[np.uint64]:
     words = np.stack([np.where(given, quantity_high, 0), np.where(given, quantity_low, 1 << 63)], axis=1)
     time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
     digest = ids.combine(ids.of_integers(time), words.astype(np.uint64))
-    digest = ids.combine(digest, ids.of_strings(_encoded(events["customer_id"])))
+    digest = ids.combine(digest, ids.of_strings(_encoded(events["customer_id"])) if customers is None else customers)
     digest = ids.combine(digest, ids.of_strings(_encoded(events["meter"])))
     out = digest[:, 0] + _map_sums(events["attributes"])
     for place, name in enumerate(("contract_id", "amount", "corrects", "voids")):
@@ -149,8 +158,8 @@ def out_of_range(events: pa.RecordBatch, rows: I64) -> tuple[Mask, list[Rejected
         bad[mask] = True
 
     for name in ("id", "source", "customer_id", "meter"):
-        length = pc.binary_length(events[name]) if not pa.types.is_dictionary(events[name].type) else None
-        empty = _mask(pc.equal(length, 0)) if length is not None else _mask(pc.equal(events[name].cast(pa.string()), ""))
+        column = events[name] if not pa.types.is_dictionary(events[name].type) else events[name].cast(pa.string())
+        empty = pc.binary_length(column).to_numpy(zero_copy_only=False) == 0
         if empty.any():
             reject(empty, "field_missing", name, f"'{name}' is empty; every usage event needs it")
     time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)

@@ -11,18 +11,19 @@ order; everything that an event can touch belongs to its customer, so the two ne
 Source: docs/semantics.md sections 1 to 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tieout import wide
+from tieout.contract_batch import ContractBatch, Refused, Taken
 from tieout.contract_book import ContractBook
-from tieout.contracts import ContractRefused, ContractVersion
+from tieout.contract_intake import bring_in
+from tieout.contracts import ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries, Seen
 from tieout.holds import NEEDS_A_PERSON, REMEDIES, Held, HoldRecord, Waiting
 from tieout.ids import EventKey, Lanes, combine, of_strings
@@ -33,7 +34,7 @@ from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import INACTIVE, SEVERAL, Tariff, Tariffs
 from tieout.rejection import Rejects
 from tieout.stage import Counts, DeadLetter, FinancialException
-from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
+from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, coded, content_digests, identities, negative, out_of_range, records
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -106,13 +107,9 @@ class UsageState:
         self.seen = Seen(self.limits.horizon)
         self.rater = Rater(self.tariffs, self.governing_version)
 
-    def take_known(self, version: ContractVersion) -> None:
-        """Take a version that was in force before a restart; what was refused then is refused again, silently."""
-        try:
-            applied = self.book.apply(version)
-        except ContractRefused:
-            return
-        self.tariffs.take(self.book, applied.versions)
+    def take(self, versions: Iterable[ContractVersion | ContractBatch]) -> Taken:
+        """Bring versions into force; after a restart, those that were: what was refused then is refused again."""
+        return bring_in(self.book, self.tariffs, versions)
 
     def governing_version(self, contract_id: str, instant: int) -> int | None:
         """The version in force at an instant, unless it is suspended or terminated."""
@@ -164,8 +161,8 @@ class _Work:
         return int(self.clock[row]) if 0 <= row < len(self.clock) else self.state.clock
 
 
-def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersion] = ()) -> Result:
-    """Fold one batch into the state; ``versions`` count before its first row. Raises nothing for bad input.
+def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersion] | Taken = ()) -> Result:
+    """Fold one batch into the state; ``versions`` count before its first row, taken already or to be taken. Raises nothing for bad input.
 
     Where a row pauses the partition, the batch ends with it: ``counts.received`` is how many rows were taken.
     """
@@ -177,15 +174,18 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     work.dead += [DeadLetter(int(batch.positions[r.row]), r.reason, r.message, r.path) for r in rejected]
     counts.rejected += len(rejected)
     _take_versions(work, versions)
-    keys = identities_of_customers(events)
+    events = coded(events)
+    words = of_strings(events["customer_id"].dictionary)
+    customers = words[events["customer_id"].indices.to_numpy()]
+    keys = combine(customers, identities(events["source"], events["id"]))
     verdicts = state.seen.judge(
-        keys, content_digests(events), _times(events), clock[rows], batch.positions[rows]
+        keys, content_digests(events, customers), _times(events), clock[rows], batch.positions[rows]
     )
     _refuse_repeats(work, events, rows, verdicts.kind, verdicts.first_position)
     new = np.nonzero(verdicts.kind == NEW)[0]
     if len(new) < len(rows):
         events, rows, keys = events.take(pa.array(new)), rows[new], keys[new]
-    fast = _price(work, events, rows, keys)
+    fast = _price(work, events, rows, keys, words)
     state.clock = int(clock[-1]) if len(clock) else state.clock
     if batch.ends_interval:
         state.rater.clock = max(state.clock, 0)  # within an interval it stands, however the interval is cut
@@ -226,13 +226,6 @@ def one_by_one(state: UsageState, events: Sequence[UsageEvent], clock: I64) -> S
         state.rater.clock = work.clock_at(event.position)
         _decide(work, event, event.position)
     return Singles(work.holds, work.dead, work.exceptions)
-
-
-def identities_of_customers(events: pa.RecordBatch) -> Lanes:
-    """The identity that dedup is exact over: the customer with (source, id)."""
-    customers = events["customer_id"]
-    encoded = customers if pa.types.is_dictionary(customers.type) else pc.dictionary_encode(customers)
-    return combine(of_strings(encoded), identities(events["source"], events["id"]))
 
 
 def restore_entry(state: UsageState, entry: Entry) -> None:
@@ -331,50 +324,50 @@ def _refuse_repeats(work: _Work, events: pa.RecordBatch, rows: I64, kind: npt.ND
         )
 
 
-def _take_versions(work: _Work, versions: Sequence[ContractVersion]) -> None:
+def _take_versions(work: _Work, versions: Sequence[ContractVersion] | Taken) -> None:
     """Bring contract versions into force, then try again what waited for them."""
-    state = work.state
-    touched: dict[str, None] = {}
-    for version in versions:
-        try:
-            applied = state.book.apply(version)
-        except ContractRefused as refused:
-            work.exceptions.append(_contract_exception(work, version, "contract_refused", str(refused)))
-            continue
-        state.tariffs.take(state.book, applied.versions)
-        for taken in applied.versions:
-            touched[taken.customer_id] = None
-            risk = work.batch.backdated.get((taken.contract_id, taken.version))
-            if risk is not None:
-                message = (
-                    f"version {taken.version} of contract {taken.contract_id} governs {risk} events that are already "
-                    "priced; it applies to new events only, correct the priced ones by hand"
-                )
-                work.exceptions.append(_contract_exception(work, taken, "contract_backdated", message))
-    for customer in touched:
-        for held in state.waiting.of(customer):
+    state, columns = work.state, work.state.book.columns
+    taken = versions if isinstance(versions, Taken) else state.take(versions)
+    found = [(order, _contract_exception(work, "contract_refused", refused)) for order, refused in taken.refused.items()]
+    for (contract, number), risk in work.batch.backdated.items():
+        at = np.nonzero(taken.rows == state.book.row(contract, number))[0]
+        if len(at):
+            message = (
+                f"version {number} of contract {contract} governs {risk} events that are already "
+                "priced; it applies to new events only, correct the priced ones by hand"
+            )
+            customer = columns.customers.text(int(columns.customer_of_rows(taken.rows[at])[0]))
+            found.append((int(taken.order[at[0]]), _contract_exception(work, "contract_backdated", Refused(contract, number, customer, message))))
+    work.exceptions += [exception for _, exception in sorted(found, key=lambda one: one[0])]
+    if not state.waiting.count or not len(taken.rows):
+        return
+    waiting = {columns.customers.find(name): name for name in state.waiting.by_customer}
+    touched = columns.customer_of_rows(taken.rows)
+    for customer in dict.fromkeys(touched[np.isin(touched, list(waiting))].tolist()):
+        for held in state.waiting.of(waiting[customer]):
             if held.reason != "original_unknown":
                 _try_again(work, held)
 
 
-def _contract_exception(work: _Work, version: ContractVersion, kind: str, message: str) -> FinancialException:
+def _contract_exception(work: _Work, kind: str, version: Refused) -> FinancialException:
     name = f"{version.contract_id} version {version.version}"
-    return FinancialException(kind, "contract_version", name, version.customer_id, message, max(work.state.clock, 0))
+    return FinancialException(kind, "contract_version", name, version.customer_id, version.message, max(work.state.clock, 0))
 
 
-def _price(work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes) -> Fast:
-    """Price the rows that are new: by columns where the kernel can, the rest event by event in order."""
+def _price(work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes, words: Lanes) -> Fast:
+    """Price the rows that are new: by columns where the kernel can, the rest event by event in order.
+
+    ``words`` are the hashes of the distinct customers.
+    """
     state = work.state
-    customers = events["customer_id"]
-    if not pa.types.is_dictionary(customers.type):
-        customers = pc.dictionary_encode(customers)
-    time = _times(events)
-    version = state.tariffs.tag(customers, time)
+    customers, time = events["customer_id"], _times(events)
+    version = state.tariffs.tag(words, customers.indices.to_numpy(), time)
     slow = _one_by_one(work, events, customers, version)
     tariff = np.full(len(rows), -1, np.int64)
     governed = np.nonzero((version >= 0) & ~slow)[0]
     if len(governed):
-        tariff[governed] = _tariff_of(state.tariffs, version[governed], events["meter"], governed)
+        meter = events["meter"]
+        tariff[governed] = state.tariffs.solo(version[governed], meter.indices.to_numpy()[governed], meter.dictionary.to_pylist())
     columnar = np.nonzero(tariff >= 0)[0]
     fast, left = _by_columns(work, events, rows, keys, time, tariff, columnar)
     slow |= (tariff < 0) | left
@@ -405,19 +398,6 @@ def _one_by_one(work: _Work, events: pa.RecordBatch, customers: pa.DictionaryArr
     return slow
 
 
-def _tariff_of(tariffs: Tariffs, version: I64, meter: pa.Array, rows: I64) -> I64:
-    """The tariff of each row where it is one, active, and the kernel's; -1 elsewhere."""
-    if not pa.types.is_dictionary(meter.type):
-        meter = pc.dictionary_encode(meter)
-    codes = meter.indices.to_numpy()[rows]
-    out = np.full(len(rows), -1, np.int64)
-    for code, name in enumerate(meter.dictionary.to_pylist()):
-        at = np.nonzero(codes == code)[0]
-        if len(at):
-            out[at] = tariffs.solo(version[at], name)
-    return out
-
-
 def _by_columns(
     work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes, time: I64, tariff: I64, chosen: I64
 ) -> tuple[Fast, Mask]:
@@ -425,19 +405,16 @@ def _by_columns(
     state = work.state
     left = np.zeros(len(rows), np.bool_)
     fast = Fast.of(state.tariffs, chosen, rows[chosen], keys[chosen], time[chosen], tariff[chosen])
-    columns = state.tariffs.charges
+    found = fast.tariffs
     quantity, fits = wide.narrow(events["quantity"])
-    counted = columns.numbers("count", tariff[chosen]).astype(np.bool_) if len(chosen) else np.zeros(0, np.bool_)
-    q = np.where(counted, QUANTITY, quantity[chosen])
-    usual = counted | (fits[chosen] & (q <= columns.numbers("safe", tariff[chosen]))) if len(chosen) else counted
-    number = np.where(usual, columns.numbers("price", tariff[chosen]), -1) if len(chosen) else chosen
-    chain = state.rater.chains.rows(fast.chain_keys) if len(chosen) else chosen
-    rank = columns.numbers("rank", tariff[chosen]) if len(chosen) else chosen
-    priced = state.rater.chains.price(state.tariffs.table, chain, rank, number, q)
+    q = np.where(found.count, QUANTITY, quantity[chosen])
+    usual = found.count | (fits[chosen] & (q <= found.safe))
+    number = np.where(usual, found.price, -1)
+    chain = state.rater.chains.rows(fast.chain_keys)
+    priced = state.rater.chains.price(state.tariffs.table, chain, found.rank, number, q)
     left[chosen[~priced.done]] = True
     work.counts.priced += int(priced.done.sum())
-    fast = fast.priced(priced, counted)
-    return fast, left
+    return fast.priced(priced, found.count), left
 
 
 def _decide(work: _Work, event: UsageEvent, row: int) -> None:

@@ -58,7 +58,7 @@ def test_batches_give_what_single_changes_give(price, rows, size):
                 again = fast.change(int(chain[i]), place, q, 1, lambda _: price)
                 assert again == moved
     for chain in range(len(slow.index)):
-        key = np.array([[slow.index.high[chain], slow.index.low[chain]]])
+        key = slow.index.keys[chain : chain + 1]
         assert fast.terms(int(fast.rows(key)[0])) == slow.terms(chain)
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tieout import wide
+from tieout.column import Column
 from tieout.ids import Lanes, combine, of_integers
 from tieout.key_index import KeyIndex
 from tieout.rating.adjustments import Price
@@ -68,12 +69,10 @@ class Chains:
 
     def __init__(self) -> None:
         self.index = KeyIndex()
-        self._top = np.full(1024, _NONE, np.int64)
-        self._total, self._live = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
-        self._top_quantity, self._top_live = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
+        self._state = Column(np.int64, 5)  # what is asked of a chain together lies together
         self._lower: dict[int, list[Term]] = {}
         self._exact: dict[int, list[Term]] = {}  # chains too large for int64: all terms, in Python's integers
-        self._is_exact = np.zeros(1024, np.bool_)
+        self._exact_flags = Column(np.bool_)
         self._changed: list[I64] = []
         self._changed_lower: set[int] = set()
 
@@ -229,7 +228,7 @@ class Chains:
         quantity = self._top_quantity[plain]
         decimals = wide.decimals((quantity >> np.int64(63)).view(np.uint64), quantity.view(np.uint64), 38, 9)
         return Terms(
-            np.stack([self.index.high[at], self.index.low[at]], axis=1),
+            self.index.keys[at],
             np.concatenate([self._top[plain], np.array([t.rank for _, t in found], np.int64)]),
             pa.concat_arrays([decimals, wide.decimals_of([t.quantity for _, t in found], 38, 9)]),
             np.concatenate([self._top_live[plain], np.array([t.live for _, t in found], np.int64)]),
@@ -260,13 +259,40 @@ class Chains:
         self._changed, self._changed_lower = [], set()
 
     def _grow(self) -> None:
-        have, want = len(self._top), len(self.index)
-        if want > have:
-            size = max(want, 2 * have)
-            self._top = np.concatenate([self._top, np.full(size - have, _NONE, np.int64)])
-            for name in ("_total", "_live", "_top_quantity", "_top_live"):
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(size - have, np.int64)]))
-            self._is_exact = np.concatenate([self._is_exact, np.zeros(size - have, np.bool_)])
+        more = len(self.index) - len(self._state)
+        if more:
+            self._state.extend(np.broadcast_to(np.array([_NONE, 0, 0, 0, 0]), (more, 5)))
+            self._exact_flags.extend(np.zeros(more, np.bool_))
+
+    @property
+    def _top(self) -> I64:
+        """The highest rank of each chain."""
+        return self._state.rows[:, 0]
+
+    @property
+    def _total(self) -> I64:
+        """The sum of all terms."""
+        return self._state.rows[:, 1]
+
+    @property
+    def _live(self) -> I64:
+        """The live events of all terms."""
+        return self._state.rows[:, 2]
+
+    @property
+    def _top_quantity(self) -> I64:
+        """The sum of the top term."""
+        return self._state.rows[:, 3]
+
+    @property
+    def _top_live(self) -> I64:
+        """The live events of the top term."""
+        return self._state.rows[:, 4]
+
+    @property
+    def _is_exact(self) -> npt.NDArray[np.bool_]:
+        """Which chains are too large for ``int64``."""
+        return self._exact_flags.rows
 
 
 def values(terms: list[Term], price_of: Callable[[int], Price], from_rank: int) -> list[int]:

@@ -3,9 +3,14 @@
 In: the number of a price in the table and a raw cumulative quantity (``int64``, units of 10^-9, 0 or more), n rows.
 Out: ``P(q)`` in units of 10^-12 as 128-bit lanes, n rows, rounded half up once.
 
-A price is taken into the table only when every product stays below 2**127: slope and quantity below 2**63, bases
-below 2**124, the denominator below 2**32. Others are priced one by one by ``LinearPrice.at``, which is also the rule
-that this kernel is tested against. Source: docs/semantics.md section 4.
+Most prices are **neat**: every bound is a whole number of units, so ``P(q) = base + q x slope / 10^9`` with a base in
+whole units of 10^-12 (``int64``, it may be below 0) and the unit price as slope; three numbers a tier, and a batch of
+them costs a few operations. The others are held as the general pieces of ``LinearPrice`` where every product stays
+below 2**127: slope and quantity below 2**63, bases below 2**124, the denominator below 2**32. What fits neither way is
+priced one by one by ``LinearPrice.at``, which is also the rule that this kernel is tested against.
+
+A price is known by the hash of its content, so those that recur share a number. Adding prices never builds anything anew.
+Source: docs/semantics.md section 4.
 """
 
 from typing import Final
@@ -13,94 +18,189 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tieout import wide
-from tieout.rating.adjustments import LinearPrice
-from tieout.rating.plain import Step
+from tieout import ids, wide
+from tieout.column import Column
+from tieout.ids import Lanes
+from tieout.rating.adjustments import QUANTITY, LinearPrice, safe_quantity
+from tieout.recurring import Recurring
 
 I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+WIDEST: Final = 2**62
+"""The safe quantity of every neat price: below 2**60 its figures cannot reach the largest amount sooner."""
+NEAT: Final = 2**60
+"""Bounds, unit prices and fees of a neat price are below this, in their units."""
 _OPEN: Final = 2**63 - 1
 _LOW64: Final = 2**64 - 1
 _NO_MAXIMUM: Final = 2**126
+_UNHELD: Final = -1
+_UNIT: Final = np.int64(QUANTITY)
+_HALF: Final = np.int64(QUANTITY // 2)
+_NARROW: Final = 2**61
 
 
 class PriceTable:
-    """Linear prices as arrays; equal prices share one number."""
+    """Linear prices as arrays, by number; a number may also stand for a price that the kernel cannot hold."""
 
     def __init__(self) -> None:
-        self._numbers: dict[LinearPrice, int] = {}
-        self._first: list[int] = []
-        self._denominators: list[int] = []
-        self._maxima: list[int] = []
-        self._steps: list[Step | None] = []
-        self._pieces: list[tuple[int, int, int, int]] = []
+        self._known = Recurring()
+        self._place = Column(np.int32)  # the first neat piece; from -2 downwards a general price; _UNHELD
+        self._pieces = Column(np.int64, 3)  # up to, slope, base
         self._longest = 1
-        self._arrays: _Arrays | None = None
+        self._general = _General()
+
+    def __len__(self) -> int:
+        return len(self._place)
 
     def number(self, price: LinearPrice) -> int:
         """The number of a price, -1 when the kernel cannot hold it."""
-        known = self._numbers.get(price)
-        if known is not None:
-            return known
-        if not _fits(price):
-            return -1
-        number = self._numbers[price] = len(self._first)
-        self._first.append(len(self._pieces))
-        self._denominators.append(price.denominator)
-        self._steps.append(price.step)
-        self._maxima.append(_NO_MAXIMUM if price.maximum is None else price.maximum)
-        self._pieces += [
-            (_OPEN if p.up_to is None else min(p.up_to, _OPEN), p.low, p.base, p.slope) for p in price.pieces
-        ]
-        self._longest = max(self._longest, len(price.pieces))
-        self._arrays = None
-        return number
+        number = self._known.number(ids.lanes(("linear", repr(price))))
+        if number == len(self._place):
+            self._place.append(_UNHELD)
+            self.put(number, price)
+        return number if self._place.rows[number] != _UNHELD else -1
+
+    def enter(self, keys: Lanes) -> tuple[I64, I64]:
+        """The numbers of prices by the hash of their content, and the rows of those that have yet to be put."""
+        numbers, new = self._known.number_all(keys)
+        self._place.extend(np.full(len(new), _UNHELD, np.int32))
+        return numbers, new
+
+    def put(self, number: int, price: LinearPrice) -> None:
+        """Say what a number stands for; a price that does not fit stays one that the kernel cannot hold."""
+        if _fits(price):
+            self._place.rows[number] = -2 - self._general.add(price)
+
+    def put_neat(self, numbers: I64, sizes: I64, up_to: I64, slope: I64, base: I64) -> None:
+        """The same for neat prices: each has ``sizes`` pieces, which lie one after the other, the last open."""
+        first = np.cumsum(sizes) - sizes + len(self._pieces)
+        if len(self._pieces) + len(up_to) > np.iinfo(np.int32).max:
+            msg = f"a partition has more than {len(self._pieces)} tiers of distinct prices; use more partitions, or share prices in rate cards"
+            raise OverflowError(msg)
+        self._place.rows[numbers] = first
+        self._pieces.extend(np.stack([up_to, slope, base], axis=1))
+        self._longest = max(self._longest, int(sizes.max(initial=1)))
+
+    def held(self, numbers: I64) -> I64:
+        """The numbers, -1 in place of those that the kernel cannot hold."""
+        return np.where(self._placed(numbers) != _UNHELD, numbers, -1)
+
+    def safe(self, numbers: I64) -> I64:
+        """The quantity up to which each price surely stays below the largest amount; -1 where there is none."""
+        place = self._placed(numbers)
+        out = np.full(len(numbers), WIDEST, np.int64)
+        general = place < _UNHELD
+        if general.any():
+            out[general] = self._general.safe.rows[-2 - place[general]]
+        out[place == _UNHELD] = -1
+        return out
+
+    def _placed(self, numbers: I64) -> npt.NDArray[np.int32]:
+        """Where prices lie; numbers below 0 are no prices."""
+        unheld = numbers < 0
+        if not unheld.any():
+            return self._place.rows[numbers]
+        return np.where(unheld, _UNHELD, self._place.rows[np.maximum(numbers, 0)] if len(self._place) else _UNHELD)
 
     def at(self, numbers: I64, quantities: I64) -> tuple[wide.U64, wide.U64]:
         """``P(q)`` row by row, as (high, low) lanes."""
-        arrays = self._arrays = self._arrays or _Arrays(self)
-        piece = arrays.first[numbers]
-        if arrays.steps:
-            size = arrays.size[numbers]
-            count = (np.maximum(quantities - arrays.free[numbers], 0) + arrays.partial[numbers]) // np.maximum(size, 1)
+        place = self._place.rows[numbers]
+        general = place < 0
+        if not general.any():
+            return self._neat_at(place, quantities)
+        high, low = np.empty(len(place), np.uint64), np.empty(len(place), np.uint64)
+        neat = ~general
+        high[neat], low[neat] = self._neat_at(place[neat], quantities[neat])
+        high[general], low[general] = self._general.at(-2 - place[general].astype(np.int64), quantities[general])
+        return high, low
+
+    def _neat_at(self, place: npt.NDArray[np.int32], quantities: I64) -> tuple[wide.U64, wide.U64]:
+        pieces = self._pieces.rows
+        at = place.astype(np.int64)
+        for _ in range(self._longest - 1):
+            over = quantities > pieces[at, 0]
+            if not over.any():
+                break
+            at += over
+        found = pieces[at]
+        return neat_amounts(quantities, found[:, 1], found[:, 2])
+
+
+def neat_amounts(quantities: I64, slope: I64, base: I64) -> tuple[wide.U64, wide.U64]:
+    """``base + q x slope / 10^9``, half up, as lanes; q and slope from 0 on, the sum not below 0.
+
+    The product is taken by whole units and parts of one, so that only whole units by prices can be wide.
+    """
+    whole, dear = quantities // _UNIT, slope // _UNIT
+    part, cheap = quantities - whole * _UNIT, slope - dear * _UNIT
+    small = part * dear + (part * cheap + _HALF) // _UNIT  # both products are below 2**60
+    if int(whole.max(initial=0)) * int(slope.max(initial=0)) < _NARROW and int(np.abs(base).max(initial=0)) < _NARROW:
+        low = (whole * slope + small + base).view(np.uint64)
+        return np.zeros_like(low), low
+    high, low = wide.multiply(whole.view(np.uint64), slope.view(np.uint64))
+    high, low = wide.add(high, low, np.zeros_like(high), small.view(np.uint64))
+    return wide.add(high, low, (base >> np.int64(63)).view(np.uint64), base.view(np.uint64))
+
+
+class _General:
+    """Prices in general pieces."""
+
+    def __init__(self) -> None:
+        self._first, self._denominator, self.safe = Column(np.int64), Column(np.uint64), Column(np.int64)
+        self._max_high, self._max_low = Column(np.uint64), Column(np.uint64)
+        self._free, self._size, self._partial = Column(np.int64), Column(np.int64), Column(np.int64)
+        self._up_to, self._low, self._slope = Column(np.int64), Column(np.int64), Column(np.uint64)
+        self._base_high, self._base_low = Column(np.uint64), Column(np.uint64)
+        self._longest = 1
+        self._steps = self._divides = self._caps = False
+
+    def add(self, price: LinearPrice) -> int:
+        """Take a price in; its place."""
+        number = self._first.append(len(self._up_to))
+        for piece in price.pieces:
+            self._up_to.append(_OPEN if piece.up_to is None else min(piece.up_to, _OPEN))
+            self._low.append(piece.low)
+            self._slope.append(piece.slope)
+            self._base_high.append(piece.base >> 64)
+            self._base_low.append(piece.base & _LOW64)
+        self._denominator.append(price.denominator)
+        maximum = _NO_MAXIMUM if price.maximum is None else price.maximum
+        self._max_high.append(maximum >> 64)
+        self._max_low.append(maximum & _LOW64)
+        step = price.step
+        self._free.append(step.free if step else 0)
+        self._size.append(step.size if step else 0)
+        self._partial.append(step.size - 1 if step and step.up else 0)
+        self.safe.append(max(min(safe_quantity(price), WIDEST), -1))
+        self._longest = max(self._longest, len(price.pieces))
+        self._steps |= price.step is not None
+        self._divides |= price.denominator > 1
+        self._caps |= price.maximum is not None
+        return number
+
+    def at(self, numbers: I64, quantities: I64) -> tuple[wide.U64, wide.U64]:
+        piece = self._first.rows[numbers]
+        if self._steps:
+            size = self._size.rows[numbers]
+            count = (np.maximum(quantities - self._free.rows[numbers], 0) + self._partial.rows[numbers]) // np.maximum(size, 1)
             quantities = np.where(size > 0, count, quantities)
         for _ in range(self._longest - 1):
-            over = quantities > arrays.up_to[piece]
+            over = quantities > self._up_to.rows[piece]
             if not over.any():
                 break
             piece = piece + over
-        steps = (quantities - arrays.low[piece]).view(np.uint64)
-        high, low = wide.multiply(steps, arrays.slope[piece])
-        high, low = wide.add(high, low, arrays.base_high[piece], arrays.base_low[piece])
-        if arrays.divides:
-            denominator = arrays.denominator[numbers]
+        steps = (quantities - self._low.rows[piece]).view(np.uint64)
+        high, low = wide.multiply(steps, self._slope.rows[piece])
+        high, low = wide.add(high, low, self._base_high.rows[piece], self._base_low.rows[piece])
+        if self._divides:
+            denominator = self._denominator.rows[numbers]
             high, low = wide.add(high, low, np.zeros_like(high), denominator >> np.uint64(1))
             high, low = wide.divide(high, low, denominator)
-        if arrays.caps:
-            max_high, max_low = arrays.max_high[numbers], arrays.max_low[numbers]
+        if self._caps:
+            max_high, max_low = self._max_high.rows[numbers], self._max_low.rows[numbers]
             over = (high > max_high) | ((high == max_high) & (low > max_low))
             high, low = np.where(over, max_high, high), np.where(over, max_low, low)
         return high, low
-
-
-class _Arrays:
-    """The table as numpy sees it; built again after prices were added."""
-
-    def __init__(self, table: PriceTable) -> None:
-        pieces = table._pieces  # noqa: SLF001 - the two halves of one table
-        self.first = np.array(table._first, np.int64)  # noqa: SLF001
-        self.up_to = np.array([p[0] for p in pieces], np.int64)
-        self.low = np.array([p[1] for p in pieces], np.int64)
-        self.slope = np.array([p[3] for p in pieces], np.uint64)
-        self.base_high = np.array([p[2] >> 64 for p in pieces], np.uint64)
-        self.base_low = np.array([p[2] & _LOW64 for p in pieces], np.uint64)
-        self.denominator = np.array(table._denominators, np.uint64)  # noqa: SLF001
-        self.max_high = np.array([m >> 64 for m in table._maxima], np.uint64)  # noqa: SLF001
-        self.max_low = np.array([m & _LOW64 for m in table._maxima], np.uint64)  # noqa: SLF001
-        steps = [(step.free, step.size, step.size - 1 if step.up else 0) if step else (0, 0, 0) for step in table._steps]  # noqa: SLF001
-        self.free, self.size, self.partial = (np.array([step[i] for step in steps], np.int64) for i in range(3))
-        self.steps = bool(self.size.any())
-        self.divides = bool((self.denominator > 1).any())
-        self.caps = min(table._maxima) < _NO_MAXIMUM  # noqa: SLF001
 
 
 def _fits(price: LinearPrice) -> bool:

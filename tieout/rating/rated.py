@@ -9,7 +9,7 @@ group, billing period). Source: docs/semantics.md section 1 (identity), docs/int
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from tieout.ids import Lanes
 from tieout.period import Calendar
 from tieout.rating.chains import Priced
 from tieout.rating.rater import Row, group_lanes
-from tieout.rating.tariff import STATIC, Tariffs
+from tieout.rating.tariff import Tariffs
+from tieout.rating.tariff_columns import STATIC, TariffRows
 
 I64 = npt.NDArray[np.int64]
 KINDS: Final = ("usage", "reprice", "correction", "carry")
@@ -34,6 +35,9 @@ _CAUSE: Final = pa.struct([
 ])
 _CAUSES: Final = {kind: ids.lanes(("cause", kind)) for kind in KINDS}
 NO_GROUP: Final = ids.of_rows([(0, 0)])
+_USED: Final = ["id", "source", "customer_id", "meter", "time", "quantity"]
+_OF_EVENTS: Final = ("customer_id", "meter")
+"""What an event that the kernel prices has in common with its charge."""
 
 
 class Rated(NamedTuple):
@@ -51,7 +55,7 @@ class Fast:
     row: I64
     keys: Lanes
     time: I64
-    tariff: I64
+    tariffs: TariffRows
     start: I64
     label: pa.Array
     chain_keys: Lanes
@@ -62,15 +66,12 @@ class Fast:
     @classmethod
     def of(cls, tariffs: Tariffs, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":
         """Place the rows in their billing periods and chains."""
-        columns = tariffs.charges
-        if not len(index):
-            empty = np.empty(0, np.int64)
-            return cls(index, row, keys, time, tariff, empty, pa.array([], pa.string()), keys, keys)
-        start, label = _periods(columns.calendars, columns.numbers("calendar", tariff), time)
+        found = tariffs.charges.of(tariff)
+        start, label = _periods(tariffs.charges.calendars, found.calendar, time)
         period = ids.of_integers(start)
-        correlation = ids.combine(ids.combine(columns.lanes("correlation", tariff), NO_GROUP), period)
-        chain = ids.combine(ids.combine(columns.lanes("chain", tariff), NO_GROUP), period)
-        return cls(index, row, keys, time, tariff, start, label, chain, correlation)
+        correlation = ids.combine(ids.combine(found.correlation, NO_GROUP), period)
+        chain = ids.combine(ids.combine(found.chain, NO_GROUP), period)
+        return cls(index, row, keys, time, found, start, label, chain, correlation)
 
     def priced(self, priced: Priced, counted: npt.NDArray[np.bool_]) -> "Fast":
         """Keep the rows that the kernel priced, with their amounts."""
@@ -80,12 +81,12 @@ class Fast:
             return replace(self, amount=amount, counted=counted)
         at = np.nonzero(done)[0]
         return Fast(
-            self.index[at], self.row[at], self.keys[at], self.time[at], self.tariff[at], self.start[at],
+            self.index[at], self.row[at], self.keys[at], self.time[at], self.tariffs.take(at), self.start[at],
             self.label.take(pa.array(at)), self.chain_keys[at], self.correlation[at], amount, counted[at],
         )
 
 
-def _periods(calendars: list[Calendar], code: I64, time: I64) -> tuple[I64, pa.Array]:
+def _periods(calendars: list[Calendar], code: npt.NDArray[np.signedinteger[Any]], time: I64) -> tuple[I64, pa.Array]:
     """The start and label of each row's billing period."""
     start, label = np.empty(len(time), np.int64), np.empty(len(time), np.int32)
     words: dict[str, int] = {}
@@ -104,7 +105,7 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast, singles: li
     tables = []
     order = []
     if len(fast.index):
-        tables.append(_fast_table(tariffs, events, fast))
+        tables.append(_fast_table(events, fast))
         order.append(fast.row)
     if singles:
         tables.append(_single_table(tariffs, singles))
@@ -122,11 +123,13 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast, singles: li
     return Rated(table, _amounts(table))
 
 
-def _fast_table(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast) -> pa.Table:
-    n, columns = len(fast.index), tariffs.charges
-    chosen = events if n == events.num_rows else events.take(pa.array(fast.index))
+def _fast_table(events: pa.RecordBatch, fast: Fast) -> pa.Table:
+    n, found = len(fast.index), fast.tariffs
+    chosen = events.select(_USED)
+    if n < events.num_rows:
+        chosen = chosen.take(pa.array(fast.index))
     period = ids.of_integers(fast.start)
-    usage = ids.combine(fast.keys, columns.lanes("identity", fast.tariff))
+    usage = ids.combine(fast.keys, found.identity)
     rated = ids.combine(ids.combine(usage, period), ids.of_rows([_CAUSES["usage"]]))
     quantity = chosen["quantity"]
     if fast.counted is not None and fast.counted.any():
@@ -142,8 +145,8 @@ def _fast_table(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast) -> pa.Tabl
         "correlation_id": ids.hexadecimal(fast.correlation),
         "usage": pa.StructArray.from_arrays([source, chosen["id"]], names=["source", "id"]),
         "cause": cause,
-        **{name: columns.words(name, fast.tariff) for name in STATIC},
-        "contract_version": pa.array(columns.numbers("version", fast.tariff).astype(np.int32)),
+        **{name: chosen[name] if name in _OF_EVENTS else found.words(name) for name in STATIC},
+        "contract_version": pa.array(found.version.astype(np.int32)),
         "group": pa.nulls(n, pa.list_(pa.string())),
         "billing_period": fast.label,
         "time": chosen["time"],
@@ -153,11 +156,9 @@ def _fast_table(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast) -> pa.Tabl
 
 
 def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
-    columns = tariffs.charges
-    number = np.array([row.tariff.number for row in rows], np.int64)
+    found = tariffs.charges.of(np.array([row.tariff.number for row in rows], np.int64))
     rated = _ids(tariffs, rows)
-    correlation = ids.of_rows(columns.lanes("correlation", number).tolist())
-    correlation = ids.combine(correlation, ids.of_rows([group_lanes(row.group) for row in rows]))
+    correlation = ids.combine(found.correlation, ids.of_rows([group_lanes(row.group) for row in rows]))
     correlation = ids.combine(correlation, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
     names = ids.hexadecimal(rated)
     parents = _parents(tariffs, rows)
@@ -182,8 +183,8 @@ def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
         "correlation_id": ids.hexadecimal(correlation),
         "usage": usage,
         "cause": cause,
-        **{name: columns.words(name, number) for name in STATIC},
-        "contract_version": pa.array(columns.numbers("version", number).astype(np.int32)),
+        **{name: found.words(name) for name in STATIC},
+        "contract_version": pa.array(found.version.astype(np.int32)),
         "group": pa.array([None if row.group is None else list(row.group) for row in rows], pa.list_(pa.string())),
         "billing_period": pa.array([row.period.label for row in rows]),
         "time": pa.array([row.time for row in rows], pa.int64()).cast(pa.timestamp("us", "UTC")),
