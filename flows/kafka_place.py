@@ -324,6 +324,7 @@ class KafkaPlace:
         return [TopicSize(topic, partition, *kafka.watermarks(self.queries(), self.physical(topic), partition), None) for topic, partition in found]
 
     def close(self) -> None:
-        """Let the clients go."""
-        if self._queries is not None:
-            self._queries.close()
+        """Let the clients go; new ones are made on first need."""
+        queries, self._queries, self._admin = self._queries, None, None
+        if queries is not None:
+            queries.close()

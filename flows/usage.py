@@ -43,6 +43,8 @@ from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
 __all__ = ["DEAD", "FLOW", "SEEN", "STATE", "TOKEN", "UsageCell", "UsageFold", "UsageSource", "pipeline"]
 
 ROWS: Final = 25_000
+CONTRACT_ROWS: Final = 8_000
+"""Contract versions that are columns at a time: one takes some fifty times an event's memory."""
 IDLE_SECONDS: Final = 86_400.0
 """A partition without usage commits at least so often where only marks of transactions came: its position must not fall below retention."""
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
@@ -120,7 +122,7 @@ class UsageFold:
     def versions(self, start: int, end: int) -> Iterable[ContractBatch]:
         """The contract versions between two positions of their topic, a batch at a time."""
         while start < end:
-            lot = self.contracts.lot(start, ROWS, end)
+            lot = self.contracts.lot(start, CONTRACT_ROWS, end)
             if not lot.records.num_rows and lot.end <= start:
                 msg = f"{topics.CONTRACTS}, partition {self.partition}: records {start} to {end - 1} are missing; restore the topic from a backup"
                 raise ValueError(msg)

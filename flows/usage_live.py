@@ -6,6 +6,7 @@ with decides what follows (``flows.cells``): a failure that passes is followed b
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,6 +24,7 @@ from flows.usage_records import FLOW
 from schemas.catalog import Avro
 from schemas.codec import Decoder
 from schemas.errors import RegistryError
+from sinks.errors import SinkError
 from sources.kafka import Stream
 from sources.lot import Lot
 from tieout.stage import FATES
@@ -178,6 +180,15 @@ def _start(place: KafkaPlace, partitions: Sequence[int], live: Live) -> dict[int
 USAGE: Final = LiveFlow(FLOW, topics.USAGE, FATES, _start, _interval, _paused)
 
 
+def _close(streams: Sequence[Stream], started: Mapping[int, LivePartition]) -> None:
+    """Let all clients go, and give the partitions up; the first failure is raised when all is done."""
+    with ExitStack() as stack:
+        for stream in streams:
+            stack.callback(stream.close)
+        for cell in started.values():
+            stack.callback(cell.close)
+
+
 @dataclass(slots=True)
 class LiveCell:
     """One cell of a flow on a broker."""
@@ -217,11 +228,11 @@ class LiveCell:
                 streams.append(self.place.stream(self.flow.topic, cell.partition, cell.position, self.live.rows, self.live.seconds, headers=self.flow.headers))
             self.engine(self._pipeline(started, streams))
             self._not_drained(started)
-        finally:
-            for stream in streams:
-                stream.close()
-            for cell in started.values():
-                cell.close()
+        except BaseException:
+            with suppress(SinkError):  # what ended the run is told, not what became of its files meanwhile
+                _close(streams, started)
+            raise
+        _close(streams, started)
 
     def _pipeline(self, started: Mapping[int, LivePartition], streams: Sequence[Stream]) -> Pipeline:
         decoder = codecs.decoder("usage_event", self.place.writers())

@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
             if not stop.is_set():
                 _still_allowed(place)
             raise
+        finally:
+            place.close()  # a client keeps what it was told of a broker that was just starting, and would not ask anew
 
     if options.health_address is None:
         keep_going(attempt, stop.wait, waits)

@@ -1,6 +1,7 @@
 """A cell and the schema registry: our ids pinned by a lock file, writers' schemas learnt, a partition that waits for the registry."""
 
 import argparse
+import fcntl
 import io
 import json
 import os
@@ -39,12 +40,18 @@ CUSTOMERS = [f"k{i}" for i in range(6)]
 
 
 @pytest.fixture
-def lock(registry, tmp_path):
-    """The catalogue registered and pinned, as the commands do it."""
+def lock(registry, tmp_path, tmp_path_factory):
+    """The catalogue registered and pinned, as the commands do it; one worker at a time, a registry refuses one of two at once."""
     path = tmp_path / "schema-lock.json"
+    with (tmp_path_factory.getbasetemp().parent / "registering").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        _register(registry, path)
+    return path
+
+
+def _register(registry, path):
     for what in ("register", "lock"):
         assert command.run(argparse.Namespace(what=what, files=[], registry=registry.url, against=None, lock=str(path), output="json")) == 0
-    return path
 
 
 def put_foreign(place, schema_id, count=60):
