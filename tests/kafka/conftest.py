@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from flows import cli
 from flows.stack.broker import Broker
 from flows.stack.registry import Registry
 from tests.kafka import keeper
@@ -52,6 +53,17 @@ def registry(tmp_path_factory):
     """The run's registry: `registry.url`. Subjects need a prefix of their own: `topic_prefix`."""
     with _shared("registry", tmp_path_factory) as kept:
         yield SharedRegistry(*kept)
+
+
+@pytest.fixture
+def schema_lock(registry, tmp_path, tmp_path_factory):
+    """A lock file of the catalogue, registered; one worker at a time: of two that register at once a registry refuses one."""
+    path = tmp_path / "schema-lock.json"
+    with (tmp_path_factory.getbasetemp().parent / "registering").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for what in ("register", "lock"):
+            assert cli.main(["schema", what, "--registry", registry.url, "--lock", str(path)]) == 0
+    return path
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A cell and the schema registry: our ids pinned by a lock file, writers' schemas learnt, a partition that waits for the registry."""
 
-import argparse
-import fcntl
 import io
 import json
 import os
@@ -14,10 +12,8 @@ from pathlib import Path
 import fastavro
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from flows import topics
-from flows.commands import schema as command
 from flows.commands.places import pinned
 from flows.kafka_ingress import KafkaIngress
 from schemas import lock as locks
@@ -39,21 +35,6 @@ WRITER = {
 CUSTOMERS = [f"k{i}" for i in range(6)]
 
 
-@pytest.fixture
-def lock(registry, tmp_path, tmp_path_factory):
-    """The catalogue registered and pinned, as the commands do it; one worker at a time, a registry refuses one of two at once."""
-    path = tmp_path / "schema-lock.json"
-    with (tmp_path_factory.getbasetemp().parent / "registering").open("w") as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-        _register(registry, path)
-    return path
-
-
-def _register(registry, path):
-    for what in ("register", "lock"):
-        assert command.run(argparse.Namespace(what=what, files=[], registry=registry.url, against=None, lock=str(path), output="json")) == 0
-
-
 def put_foreign(place, schema_id, count=60):
     schema, frame = fastavro.parse_schema(WRITER), b"\0" + schema_id.to_bytes(4, "big")
     by_partition = {}
@@ -70,33 +51,33 @@ def put_foreign(place, schema_id, count=60):
     ingress.close()
 
 
-def test_a_cell_frames_with_the_registry_s_ids_and_reads_a_writer_it_never_heard_of(broker, registry, topic_prefix, lock):
+def test_a_cell_frames_with_the_registry_s_ids_and_reads_a_writer_it_never_heard_of(broker, registry, topic_prefix, schema_lock):
     place = installations.make(broker.bootstrap, topic_prefix)
     client = Registry(registry.url)
     foreign = client.register(f"{topic_prefix}usage-value", WRITER)
-    with pinned(client, str(lock)):
+    with pinned(client, str(schema_lock)):
         installations.put(place, [], [folders.contract(customer) for customer in CUSTOMERS])
     put_foreign(place, foreign)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     answer = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "usage", "--bootstrap", broker.bootstrap, "--installation", place.installation, "--topic-prefix", place.prefix,
-         "--registry", registry.url, "--schema-lock", lock, "--drain", "--output", "json"],
+         "--registry", registry.url, "--schema-lock", schema_lock, "--drain", "--output", "json"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )
     assert answer.returncode == 0, answer.stderr
     assert {row["figure"]: row["value"] for row in json.loads(answer.stdout)}["priced"] == 60
-    rated_id = locks.read(lock).schemas["rated_usage"].id
+    rated_id = locks.read(schema_lock).schemas["rated_usage"].id
     heads = {value[:5] for values in installations.values(place, topics.RATED) for value in values}
     assert heads == {b"\0" + rated_id.to_bytes(4, "big")}
     client.close()
 
 
-def test_a_partition_waits_while_the_registry_is_away_and_the_others_go_on(broker, registry, topic_prefix, lock):
+def test_a_partition_waits_while_the_registry_is_away_and_the_others_go_on(broker, registry, topic_prefix, schema_lock):
     place = installations.make(broker.bootstrap, topic_prefix)
     here, away = Registry(registry.url), Registry("http://127.0.0.1:9")  # nothing answers on the discard port
     foreign = here.register(f"{topic_prefix}usage-value", WRITER)
     said, asked = [], []
-    with pinned(here, str(lock)):
+    with pinned(here, str(schema_lock)):
         installations.put(place, folders.events(3, 300, 6), [folders.contract(customer) for customer in CUSTOMERS])
         put_foreign(place, foreign)
         cell = installations.cell(place, rows=10_000)
@@ -120,15 +101,15 @@ def test_a_partition_waits_while_the_registry_is_away_and_the_others_go_on(broke
     away.close()
 
 
-def test_a_registry_that_has_another_schema_under_a_pinned_id_is_a_refusal(broker, registry, topic_prefix, lock):
-    pins = json.loads(lock.read_text())
+def test_a_registry_that_has_another_schema_under_a_pinned_id_is_a_refusal(broker, registry, topic_prefix, schema_lock):
+    pins = json.loads(schema_lock.read_text())
     entry = pins["schemas"]["hold"] if "schemas" in pins else pins["hold"]
     entry["id"] += 1
-    lock.write_text(json.dumps(pins))
+    schema_lock.write_text(json.dumps(pins))
     place = installations.make(broker.bootstrap, topic_prefix)
     answer = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "usage", "--bootstrap", broker.bootstrap, "--installation", place.installation, "--topic-prefix", place.prefix,
-         "--registry", registry.url, "--schema-lock", lock, "--drain"],
+         "--registry", registry.url, "--schema-lock", schema_lock, "--drain"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
     )
     assert answer.returncode == 1
