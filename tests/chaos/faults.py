@@ -1,0 +1,216 @@
+"""The faults: each strikes once, at an instant that the seeded random draws or that the process shows from outside.
+
+In: the running campaign and its random. Out: what was hit, in a word. The product has no switch for any of it: a
+commit is recognised by the broker's open transaction while the process is frozen, a restore by the cell's own health
+endpoint, everything else is a window of time.
+"""
+
+import resource
+import time
+
+from flows import topics
+from flows.usage_records import FLOW
+from tests.chaos.cells import local_files
+
+STATE, SEEN, TOKEN = topics.state_topics(FLOW)
+LEAST_FILE = 64 * 1024
+"""What a cell prints must have its place."""
+LOOKS = 60
+"""Times that a cell is frozen for a look before it is killed wherever it is."""
+
+
+def uniform(run, rnd):
+    """A cell is killed at any instant of its work."""
+    cell = run.working()
+    run.wait(rnd.uniform(0, 1.2))
+    run.kill(cell)
+    return "uniform"
+
+
+def first_second(run, rnd):
+    """A cell is killed within a second of its first sign of life."""
+    cell = run.starting()
+    run.until(lambda: cell.ended or cell.health() is not None, "a sign of life")
+    run.wait(rnd.uniform(0, 1))
+    run.kill(cell)
+    return "first second"
+
+
+def in_restore(run, rnd):
+    """A cell is killed between its fence and the end of its restore."""
+    cell = run.starting()
+    run.until(lambda: cell.ended or cell.health() is not None, "a sign of life")
+    run.wait(rnd.uniform(0, 0.25))
+    hit = cell.restoring()
+    run.kill(cell)
+    return "restore" if hit else "after restore"
+
+
+def in_commit(run, rnd):
+    """A cell is killed while one of its transactions is open on the broker."""
+    cell = run.working()
+    mine = run.partitions_of(cell)
+    for look in range(LOOKS):
+        run.wait(rnd.uniform(0.01, 0.06))
+        if cell.ended:
+            return "uniform"
+        cell.freeze()
+        if run.reader.ends([SEEN, TOKEN, topics.RATED], mine) != run.reader.ends([SEEN, TOKEN, topics.RATED], mine, committed=False):
+            run.kill(cell)
+            return "commit"
+        cell.wake()
+        if look % 10 == 9:
+            run.feed()
+    run.kill(cell)
+    return "uniform"
+
+
+def twice(run, rnd):
+    """A cell is killed, and killed again while it comes back."""
+    cell = run.working()
+    run.wait(rnd.uniform(0, 0.6))
+    run.kill(cell)
+    again = run.cell(cell.ordinal)
+    run.wait(rnd.uniform(0, 2.5))
+    run.kill(again)
+    return "twice in a row"
+
+
+KILLS = {uniform: 4, first_second: 2, in_restore: 2, in_commit: 4, twice: 1}
+
+
+def zombie(run, rnd):
+    """A cell is frozen, replaced, and woken: it must end fenced and change nothing."""
+    cell = run.working()
+    run.wait(rnd.uniform(0, 0.5))
+    cell.freeze()
+    replacement = run.replace(cell)
+    before = run.committed(run.partitions_of(cell))
+    run.until(replacement.up, "the replacement's restore")
+    run.feed()
+    run.until(lambda: replacement.ended or run.committed(run.partitions_of(cell)) > before, "the replacement's commit", feeding=True)
+    run.wait(rnd.uniform(0, 1))
+    cell.wake()
+    run.until(lambda: cell.ended, "the woken cell's end", feeding=True)
+    run.must_be_fenced(cell)
+    return "zombie"
+
+
+def take_over(run, rnd):
+    """A cell is replaced while it works: it must end fenced."""
+    cell = run.working()
+    run.wait(rnd.uniform(0, 0.5))
+    run.replace(cell)
+    run.until(lambda: cell.ended, "the replaced cell's end", feeding=True)
+    run.must_be_fenced(cell)
+    return "take-over"
+
+
+def frozen_past_the_timeout(run, rnd):
+    """A cell is frozen until the broker has aborted what it left open, and nobody replaces it."""
+    cell = run.working()
+    run.wait(rnd.uniform(0, 0.3))
+    run.expect(cell, "fenced")
+    cell.freeze()
+    run.wait(rnd.uniform(21, 26))
+    cell.wake()
+    return "frozen past the timeout"
+
+
+def broker_killed(run, rnd):
+    """The broker dies and comes back on what its disk holds."""
+    run.feed()
+    run.wait(rnd.uniform(0, 0.5))
+    run.broker.kill()
+    run.wait(rnd.choice((0.1, 1, rnd.uniform(2, 12))))
+    run.broker.start()
+    return "broker killed"
+
+
+def broker_paused(run, rnd):
+    """The broker hangs: connections stay open and nothing answers."""
+    run.feed()
+    run.wait(rnd.uniform(0, 0.5))
+    run.broker.pause()
+    run.wait(rnd.choice((1, 5, rnd.uniform(8, 30))))
+    run.broker.resume()
+    return "broker paused"
+
+
+def connections_cut(run, rnd):
+    """All connections of the cells end, and new ones are refused for a while."""
+    run.feed()
+    run.wait(rnd.uniform(0, 0.5))
+    for proxy in run.proxies:
+        proxy.cut()
+    run.wait(rnd.choice((0.1, 2, rnd.uniform(5, 15))))
+    for proxy in run.proxies:
+        proxy.heal()
+    return "connections cut"
+
+
+def connections_slowed(run, rnd):
+    """Little gets through, and late."""
+    run.feed()
+    for proxy in run.proxies:
+        proxy.slow(rnd.choice((30, 100, 300)))
+        proxy.latency(rnd.choice((50, 200, 1000)), 50)
+    run.wait(rnd.uniform(4, 12))
+    for proxy in run.proxies:
+        proxy.heal()
+    return "connections slowed"
+
+
+BROKER = [broker_killed, broker_paused]
+NETWORK = [broker_killed, connections_cut, broker_paused, connections_slowed]
+
+
+def commit_unanswered(run, rnd):
+    """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
+    cell = run.working()
+    proxy = run.proxies[cell.ordinal]
+    proxy.latency(rnd.randrange(150, 500))  # most of a commit's time is now the way of its answers
+    run.wait(rnd.uniform(1, 3))
+    proxy.swallow()
+    with run.spared(cell.ordinal):
+        deadline = time.monotonic() + run.plan.unanswered_seconds
+        run.wait(min(5, run.plan.unanswered_seconds / 2))
+        ahead = run.ahead_of(cell)
+        while (left := deadline - time.monotonic()) > 0:
+            if run.kills < run.plan.kills:
+                run.report.hits[uniform(run, rnd)] += 1
+            else:
+                run.wait(min(left, 5))
+    proxy.heal()
+    before = run.committed(run.partitions_of(cell))
+    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > before, "the commits after an unanswered one", feeding=True)
+    return f"commit unanswered, {'done' if ahead else 'not done'}"
+
+
+def disk_full(run, rnd):
+    """No file of a cell may grow: it may end with a word about its folder, and goes on when it is started again."""
+    cell = run.working()
+    largest = max([path.stat().st_size for path in local_files(run.deployment, cell.ordinal)], default=0)
+    resource.prlimit(cell.process.pid, resource.RLIMIT_FSIZE, (max(largest, LEAST_FILE), -1))
+    run.expect(cell, "disk full")
+    uncommitted = run.committed(run.partitions_of(cell)) + run.slice // 4
+    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > uncommitted, "an end, or commits, on a full disk", feeding=True)
+    if not cell.ended:
+        cell.stop()
+    run.until(lambda: cell.ended, "the end on a full disk")
+    return "disk full"
+
+
+def rescaled(run, rnd):
+    """Partitions move between cells: to one fewer, and back after a kill among them."""
+    cells = run.plan.cells
+    run.rescale(cells - 1, in_order=rnd.random() < 0.5)
+    run.report.hits[uniform(run, rnd)] += 1
+    run.rescale(cells, in_order=rnd.random() < 0.5)
+    return "rescaled"
+
+
+def timed(fault, run, rnd):
+    """What a fault hit, and how long it took."""
+    began = time.monotonic()
+    return fault(run, rnd), time.monotonic() - began
