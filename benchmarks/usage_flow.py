@@ -24,7 +24,7 @@ from pathlib import Path
 from flows import {engine}, usage, usage_records
 from flows.file_place import FileLog, FilePlace
 from tieout.dedup import Seen
-from tieout.rating.tariff import Columns, Tariffs
+from tieout.usage_stage import UsageState
 stages = dict.fromkeys(("contracts", "read", "decode", "fold", "dedup", "encode", "commit"), 0.0)
 inside = []
 def timed(name, owner, attribute):
@@ -40,9 +40,7 @@ def timed(name, owner, attribute):
             if inside:
                 inside[-1] += spent
     setattr(owner, attribute, inner)
-timed("contracts", Tariffs, "take")
-timed("contracts", Columns, "_take")
-timed("contracts", usage.UsageFold, "versions")
+timed("contracts", UsageState, "take")
 timed("read", usage.UsageSource, "poll")
 timed("decode", usage, "prepare")
 timed("fold", usage.UsageFold, "step")
