@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Final
 
 import pyarrow as pa
@@ -182,6 +183,7 @@ class KafkaPlace:
         self._writers = dict(writers or {})
         self._queries: Consumer | None = None
         self._admin: AdminClient | None = None
+        self._making = Lock()
         self._connections = Connections(self.settings)
         self._answered = False
 
@@ -196,13 +198,14 @@ class KafkaPlace:
     @property
     def admin(self) -> AdminClient:
         """The broker's administration, connected on first need; SourceError where the client does not take its settings."""
-        if self._admin is None:
-            try:
-                self._admin = AdminClient({**self.settings, "error_cb": self._connections})
-            except KafkaException as error:
-                msg = f"{self.name}: the client does not take its settings ({error.args[0].str()}); correct them in the file of --client-config"
-                raise SourceError(msg) from error
-        return self._admin
+        with self._making:  # of two clients made at once one would go, and with it the answers that it waits for
+            if self._admin is None:
+                try:
+                    self._admin = AdminClient({**self.settings, "error_cb": self._connections})
+                except KafkaException as error:
+                    msg = f"{self.name}: the client does not take its settings ({error.args[0].str()}); correct them in the file of --client-config"
+                    raise SourceError(msg) from error
+            return self._admin
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -227,9 +230,10 @@ class KafkaPlace:
 
     def queries(self) -> Consumer:
         """One client that asks for positions."""
-        if self._queries is None:
-            self._queries = kafka.consumer(self.settings, self.group_id)
-        return self._queries
+        with self._making:
+            if self._queries is None:
+                self._queries = kafka.consumer(self.settings, self.group_id)
+            return self._queries
 
     @property
     def group_id(self) -> str:
@@ -269,9 +273,12 @@ class KafkaPlace:
             {wanted: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=kafka.ANSWER_SECONDS
         )
         try:
-            return int(asked[wanted].result().offset)
+            return int(asked[wanted].result(2 * kafka.ANSWER_SECONDS).offset)
         except KafkaException as error:
             raise kafka.failed(error.args[0], f"{wanted.topic}, partition {partition}", 0) from error
+        except TimeoutError as error:
+            msg = f"{wanted.topic}, partition {partition}: the broker's client does not answer; the run goes on with a new one"
+            raise SourceAway(msg) from error
 
     def first_at(self, topic: str, partition: int, instant: int) -> int | None:
         """The position of the first record of an instant or later; None where there is none."""
@@ -325,6 +332,7 @@ class KafkaPlace:
 
     def close(self) -> None:
         """Let the clients go; new ones are made on first need."""
-        queries, self._queries, self._admin = self._queries, None, None
+        with self._making:
+            queries, self._queries, self._admin = self._queries, None, None
         if queries is not None:
             queries.close()

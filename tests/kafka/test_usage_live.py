@@ -1,5 +1,7 @@
 """The usage flow on a real broker: the same records as on a folder, exactly once, whatever happens in between."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from confluent_kafka import Producer
 
@@ -49,3 +51,12 @@ def test_an_idle_partition_moves_its_position_over_the_marks_of_transactions(bro
     assert [after[partition].positions[topics.USAGE] for partition in range(2)] == [place.ends(topics.USAGE, partition) for partition in range(2)]
     assert [after[partition].totals for partition in range(2)] == [before[partition].totals for partition in range(2)]
     assert [verify(place, partition)["breaks"] for partition in range(2)] == [[], []]
+
+
+def test_partitions_that_start_at_once_share_one_client_of_each_kind(broker, topic_prefix):
+    place = installations.make(broker.bootstrap, topic_prefix)
+    for _ in range(20):
+        place.close()
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(lambda _: id(place.admin), range(8)))) == 1
+            assert len(set(pool.map(lambda _: id(place.queries()), range(8)))) == 1
