@@ -130,15 +130,15 @@ def float_price():
     rated_, running = usage_records._rated, {}
 
     def floated(rated, batch_id, clock):
+        if not rated.num_rows:
+            return rated_(rated, batch_id, clock)
         amounts = []
         for name, amount in zip(rated["correlation_id"].to_pylist(), rated["amount"].to_pylist(), strict=True):
             before = running.get(name, 0.0)
             running[name] = before + float(amount)
             amounts.append(Decimal(running[name] - before).quantize(Decimal("1e-12")))
-        if rated.num_rows:
-            at = rated.schema.get_field_index("amount")
-            rated = rated.set_column(at, rated.schema.field(at), pa.chunked_array([pa.array(amounts, rated.schema.field(at).type)]))
-        return rated_(rated, batch_id, clock)
+        at = rated.schema.get_field_index("amount")
+        return rated_(rated.set_column(at, rated.schema.field(at), pa.chunked_array([pa.array(amounts, rated.schema.field(at).type)])), batch_id, clock)
 
     usage_records._rated = floated
 

@@ -20,6 +20,7 @@ from tests.chaos.input import Shares, make
 from tests.chaos.observed import Reader
 from tieout.usage_stage import Limits
 
+PROBE_SECONDS = 3
 DEATHS = 6
 """A cell that ends by itself so often in a row will not come back."""
 
@@ -93,6 +94,7 @@ class Campaign:
         self.count, self.generation = plan.cells, 1
         self.expected, self.deaths, self.files, self.shielded = {}, Counter(), Counter(), set()
         self.kills = self.slice = 0
+        self._probed = 0.0
 
     def run(self):
         began = time.monotonic()
@@ -270,7 +272,7 @@ class Campaign:
     def ahead_of(self, cell):
         """Whether the broker holds commits of a cell that the cell does not know to be done."""
         known = {partition["partition"]: partition["sequence"] for partition in cell.health()["partitions"]}
-        there = [wire.decode("state_token", found[-1].value)["sequence"] if found else 0 for found in self.reader.topic(judge.TOKEN)]
+        there = [wire.decode("state_token", found[-1].value)["sequence"] if found else 0 for found in self.reader.topic(judge.TOKEN, last=8)]
         return any(there[partition] > sequence for partition, sequence in known.items())
 
     def cell(self, ordinal):
@@ -301,6 +303,15 @@ class Campaign:
         self._start(cell.ordinal)
         return self.running[cell.ordinal]
 
+    def fenced(self, cell, what):
+        """Wait until a replaced cell meets its fence, at its next commit; where no input is left for one it is told to end."""
+        self.until(lambda: cell.ended or self.done, "the end of a replaced cell", feeding=True)
+        if not cell.ended:
+            cell.kill()
+            return f"{what}, idle"
+        self.must_be_fenced(cell)
+        return what
+
     def must_be_fenced(self, cell):
         if not cell.fenced:
             self.report.breaks.append(judge.Break("fence", f"cell {cell.ordinal} was replaced and ended with {cell.process.returncode}: {cell.words}"))
@@ -309,6 +320,11 @@ class Campaign:
         """How many usage records of these partitions are committed."""
         at = self._at(topics.USAGE)
         return sum(at[partition] for partition in partitions)
+
+    @property
+    def done(self):
+        """Whether no input is left, and all of it is committed."""
+        return not self.feeder.left and self.committed(range(self.plan.partitions)) >= self.plan.events
 
     def rescale(self, count, *, in_order):
         """Begin the next generation with so many cells; the old ones are stopped before, or fenced by it."""
@@ -352,6 +368,7 @@ class Campaign:
         """Start again every cell that has ended; one that ends by itself is a break."""
         if self.feeder.failure is not None:
             raise Stalled(f"the feeder failed: {self.feeder.failure!r}")
+        self._probe()
         for ordinal, cell in list(self.running.items()):
             if not cell.ended:
                 continue
@@ -366,6 +383,19 @@ class Campaign:
                 if self.deaths[ordinal] >= DEATHS:
                     raise Stalled(f"cell {ordinal} ends again and again: {cell.words}")
             self._start(ordinal)
+
+    def _probe(self):
+        """Kill a cell that hangs, as a supervisor does by its liveness: a call of the client may never come back (librdkafka issue 5456)."""
+        if time.monotonic() < self._probed + PROBE_SECONDS:
+            return
+        self._probed = time.monotonic()
+        for cell in self.running.values():
+            found = None if cell.ended else cell.health()
+            if found is not None and cell.was_live and not found["live"]:
+                self.report.hits["restarted by its liveness"] += 1
+                self.expected[cell.number] = "killed"
+                cell.kill()
+            cell.was_live |= found is not None and found["live"]
 
     def _unexpected(self, cell):
         self.report.breaks.append(judge.Break("exit", f"cell {cell.ordinal}, life {cell.number}, ended by itself with {cell.process.returncode}: {cell.words}"))

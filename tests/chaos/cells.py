@@ -57,7 +57,7 @@ class Cell:
 
     def __init__(self, deployment, group, ordinal, cells, generation, *, bootstrap=None, drain=False, command=None):
         Cell.lives += 1
-        self.ordinal, self.number, self._was_young = ordinal, Cell.lives, False
+        self.ordinal, self.number, self.was_live, self._was_young = ordinal, Cell.lives, False, False
         self.port = loopback.free(1)[0]
         self.said = deployment.folder / f"cell-{ordinal}-life-{self.number}.log"
         self.cache = cache_of(deployment, ordinal)

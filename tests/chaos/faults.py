@@ -13,6 +13,8 @@ from flows.usage_records import FLOW
 from tests.chaos.cells import local_files
 
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
+ANSWERS = 12
+"""Times that answers are lost for a second before they are lost whether a commit was done or not."""
 LEAST_FILE = 64 * 1024
 """What a cell prints must have its place."""
 LOOKS = 60
@@ -88,12 +90,10 @@ def zombie(run, rnd):
     before = run.committed(run.partitions_of(cell))
     run.until(replacement.up, "the replacement's restore")
     run.feed()
-    run.until(lambda: replacement.ended or run.committed(run.partitions_of(cell)) > before, "the replacement's commit", feeding=True)
+    run.until(lambda: replacement.ended or run.committed(run.partitions_of(cell)) > before or run.done, "the replacement's commit", feeding=True)
     run.wait(rnd.uniform(0, 1))
     cell.wake()
-    run.until(lambda: cell.ended, "the woken cell's end", feeding=True)
-    run.must_be_fenced(cell)
-    return "zombie"
+    return run.fenced(cell, "zombie")
 
 
 def take_over(run, rnd):
@@ -101,9 +101,7 @@ def take_over(run, rnd):
     cell = run.working()
     run.wait(rnd.uniform(0, 0.5))
     run.replace(cell)
-    run.until(lambda: cell.ended, "the replaced cell's end", feeding=True)
-    run.must_be_fenced(cell)
-    return "take-over"
+    return run.fenced(cell, "take-over")
 
 
 def frozen_past_the_timeout(run, rnd):
@@ -168,14 +166,21 @@ NETWORK = [broker_killed, connections_cut, broker_paused, connections_slowed]
 def commit_unanswered(run, rnd):
     """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
     cell = run.working()
-    proxy = run.proxies[cell.ordinal]
-    proxy.latency(rnd.randrange(150, 500))  # most of a commit's time is now the way of its answers
-    run.wait(rnd.uniform(1, 3))
-    proxy.swallow()
+    proxy, seconds = run.proxies[cell.ordinal], run.plan.unanswered_seconds
+    for _ in range(ANSWERS):
+        proxy.latency(rnd.randrange(150, 400))  # most of a commit's time is now the way of its answers
+        run.wait(rnd.uniform(0.5, 2))
+        proxy.swallow()
+        run.wait(1)
+        ahead = not cell.ended and run.ahead_of(cell)
+        if ahead or rnd.random() < 0.05:
+            break
+        proxy.heal()
+        run.feeder.release(run.slice // 4)
+    else:
+        proxy.swallow()
     with run.spared(cell.ordinal):
-        deadline = time.monotonic() + run.plan.unanswered_seconds
-        run.wait(min(5, run.plan.unanswered_seconds / 2))
-        ahead = run.ahead_of(cell)
+        deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if run.kills < run.plan.kills:
                 run.report.hits[uniform(run, rnd)] += 1
@@ -183,7 +188,7 @@ def commit_unanswered(run, rnd):
                 run.wait(min(left, 5))
     proxy.heal()
     before = run.committed(run.partitions_of(cell))
-    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > before, "the commits after an unanswered one", feeding=True)
+    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > before or run.done, "the commits after an unanswered one", feeding=True)
     return f"commit unanswered, {'done' if ahead else 'not done'}"
 
 
@@ -194,7 +199,7 @@ def disk_full(run, rnd):
     resource.prlimit(cell.process.pid, resource.RLIMIT_FSIZE, (max(largest, LEAST_FILE), -1))
     run.expect(cell, "disk full")
     uncommitted = run.committed(run.partitions_of(cell)) + run.slice // 4
-    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > uncommitted, "an end, or commits, on a full disk", feeding=True)
+    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > uncommitted or run.done, "an end, or commits, on a full disk", feeding=True)
     if not cell.ended:
         cell.stop()
     run.until(lambda: cell.ended, "the end on a full disk")

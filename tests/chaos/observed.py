@@ -67,13 +67,14 @@ class Reader:
 
         return _answer(ask, forget)
 
-    def topic(self, topic):
-        """All records of a topic by partition, each in order."""
+    def topic(self, topic, last=None):
+        """The records of a topic by partition, each in order; of the ``last`` so many positions only."""
         consumer = self._consumer("observer")
         found, left = [[] for _ in range(self.partitions)], set()
         places = []
         for partition in range(self.partitions):
             low, high = consumer.get_watermark_offsets(TopicPartition(self.prefix + topic, partition), WAIT)
+            low = low if last is None else max(low, high - last)
             if low < high:
                 places.append(TopicPartition(self.prefix + topic, partition, low))
                 left.add(partition)
