@@ -7,7 +7,7 @@ and ``("ab", "c")`` differ. The figures are part of the stored format, so nothin
 Source: docs/semantics.md section 1 (identity); Kafka's murmur2 for the partition of a customer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -71,6 +71,11 @@ def of_strings(column: pa.Array) -> Lanes:
     if raw.null_count:
         return np.frombuffer(b"".join([bytes(16) if v is None else digest(v) for v in raw.to_pylist()]), "<u8").reshape(-1, 2)
     return np.frombuffer(b"".join(map(digest, raw.to_pylist())), "<u8").reshape(-1, 2)
+
+
+def of_texts(texts: Sequence[str]) -> Lanes:
+    """The same for a few texts at hand, without a column."""
+    return np.frombuffer(b"".join([xxhash.xxh3_128_digest(text.encode()) for text in texts]), "<u8").reshape(-1, 2)
 
 
 def of_integers(values: npt.NDArray[np.int64]) -> Lanes:

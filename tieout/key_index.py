@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tieout.ids import Lanes
 
 _LOAD_NUMERATOR, _LOAD_DENOMINATOR = 1, 2
-_START_BITS: Final = 12
+_START_BITS: Final = 6
 
 
 class KeyIndex:

@@ -79,7 +79,7 @@ class Line:
     @property
     def correlation_id(self) -> str:
         """Contract, charge, group and billing period as one id, carried to the ledger."""
-        names = ids.combine(ids.of_strings(pa.array([self.contract_id])), ids.of_strings(pa.array([self.charge_id])))
+        names = ids.combine(ids.of_texts([self.contract_id]), ids.of_texts([self.charge_id]))
         found = chain_lanes(names, self.group, self.period_start_us)
         return str(ids.hexadecimal(found)[0].as_py())
 
@@ -121,8 +121,7 @@ class _Answer:
         self.case, self.bad, self.below = case, bad, below
         self.events = [replace(event, position=row) for row, event in enumerate(events)]
         self.reasons = {row - case.first: found.reason for row, found in rejected.items() if case.first <= row < case.first + case.count} if rejected else {}
-        self.state = UsageState(Limits())
-        self.state.book = ContractBook(first_number=None)
+        self.state = UsageState(Limits(), book=ContractBook(first_number=None))
         for version in sorted(case.versions, key=lambda v: (v.contract_id, v.version)):
             _supported(version)
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
@@ -158,8 +157,8 @@ class _Answer:
         for row in np.nonzero(~self.bad & (time < clock - limits.horizon))[0].tolist():
             fates[row], self.bad[row] = ("rejected", "too_late"), True
         good = np.nonzero(~self.bad)[0]
-        customers = ids.of_strings(pa.array([self.events[row].customer_id for row in good.tolist()], pa.string()))
-        verdicts = Seen(limits.horizon).judge(ids.combine(customers, keys[good]), digests[good], time[good], clock[good], good)
+        customers = ids.of_texts([self.events[row].customer_id for row in good.tolist()])
+        verdicts = Seen(limits.horizon, least=max(len(good), 1)).judge(ids.combine(customers, keys[good]), digests[good], time[good], clock[good], good)
         new = []
         for row, kind in zip(good.tolist(), verdicts.kind.tolist(), strict=True):
             if kind in (DUPLICATE, CONFLICT):

@@ -1,10 +1,12 @@
-"""Numbers for content that may come again: equal content has one number, and what never recurs costs no index.
+"""What stands for content that may come again: equal content is made once, and what never recurs costs no index.
 
-In: hashes of content. Out: a number for each, dense and rising by first appearance. In a large batch only what stands
-there twice is remembered for later ones; in small ones, as versions come in the course of a day, everything is. So a
-rate card is stored once, and a million customers with prices of their own need no entry each to find that out.
+In: hashes of content, and how to make what stands for it (an ``int32``: a number, or a place in a store). Out: that of
+each row. In a large batch only what stands there twice is remembered for later ones; in small ones, as versions come
+in the course of a day, everything is. So a rate card is stored once, and a million customers with prices of their own
+need no entry each to find that out.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -19,35 +21,33 @@ SMALL: Final = 1024
 
 
 class Recurring:
-    """Content by its number."""
+    """Content by its hash."""
 
     def __init__(self) -> None:
         self._index = KeyIndex()
-        self._numbers = Column(np.int32)
-        self.count = 0
+        self._made = Column(np.int32)
 
-    def number(self, key: tuple[int, int]) -> int:
-        """The number of one content; it is new where that was ``count`` before."""
+    def one(self, key: tuple[int, int], make: Callable[[], int]) -> int:
+        """What stands for one content; it is made where it was never seen."""
         place = self._index.enter(*key)
-        if place == len(self._numbers):
-            self._numbers.append(self.count)
-            self.count += 1
-        return int(self._numbers.rows[place])
+        if place == len(self._made):
+            self._made.append(make())
+        return int(self._made.rows[place])
 
-    def number_all(self, hashes: Lanes) -> tuple[I64, I64]:
-        """The number of each row's content, and the rows of the new ones in the order of their numbers."""
+    def all(self, hashes: Lanes, make: Callable[[I64], I64]) -> I64:
+        """What stands for each row's content; ``make`` gets a row of each content never seen, in the order of appearance."""
         own = KeyIndex()
         code, fresh = own.upsert(hashes)
         first = np.empty(len(own), np.int64)
         first[code[fresh]] = np.nonzero(fresh)[0]
-        distinct = hashes[first]
-        known = self._index.find(distinct)
-        number = np.where(known >= 0, self._numbers.rows[known] if len(self._numbers) else -1, -1).astype(np.int64)
-        new = np.nonzero(number < 0)[0]
+        known = self._index.find(hashes[first])
+        made = np.empty(len(own), np.int64)
+        old = known >= 0
+        made[old] = self._made.rows[known[old]]
+        new = np.nonzero(~old)[0]
         new = new[np.argsort(first[new])]
-        number[new] = np.arange(self.count, self.count + len(new))
-        self.count += len(new)
+        made[new] = make(first[new])
         kept = new if len(hashes) < SMALL else new[np.bincount(code, minlength=len(own))[new] > 1]
-        place, _ = self._index.upsert(distinct[kept])
-        self._numbers.extend(number[kept[np.argsort(place)]])
-        return number[code], first[new]
+        place, _ = self._index.upsert(hashes[first[kept]])
+        self._made.extend(made[kept[np.argsort(place)]])
+        return made[code]

@@ -66,17 +66,24 @@ class Part:
         self.capacity, self.count = capacity, 0
         self.first = self.opened_at = self.newest = 0
         self.buckets = -(-capacity // _AT_CAPACITY)
-        self._prints = np.zeros(self.buckets * _WIDTH, np.uint32)  # pages come when they are touched
-        self._numbers = np.zeros(self.buckets * _WIDTH, np.uint32)
-        self._used = np.zeros(self.buckets, np.uint8)
+        self._prints = self._numbers = np.empty(0, np.uint32)
+        self._used = np.empty(0, np.uint8)
         self._warm = 0
+
+    def _make(self) -> None:
+        """Make the table on first need; its pages come when they are touched."""
+        if not len(self._prints):
+            self._prints, self._numbers = np.zeros(self.buckets * _WIDTH, np.uint32), np.zeros(self.buckets * _WIDTH, np.uint32)
+            self._used = np.zeros(self.buckets, np.uint8)
 
     def open(self, first: int, at: int) -> None:
         """Begin with the row of a number; ``at`` is an instant, and so is ``newest``."""
+        self._make()
         self.first, self.opened_at, self.newest = first, at, at
 
     def warm(self, slots: int) -> None:
         """Touch some more of an empty table, so that its first batch does not wait for all its pages at once."""
+        self._make()
         if not self.count and self._warm < len(self._prints):
             some = slice(self._warm, self._warm + slots)
             self._prints[some] = self._numbers[some] = 0
@@ -101,6 +108,8 @@ class Part:
 
     def candidates(self, sought: Hashed) -> tuple[I64, I64]:
         """Pairs of a place in ``sought`` and the number of a row that may be its; a place may come several times."""
+        if not self.count:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
         at, prints, places = self._bucket_of(sought.spread), sought.prints, np.arange(len(sought.order))
         lines_of = self._prints.reshape(-1, _WIDTH)
         found, numbers = [places[:0]], [places[:0]]

@@ -13,6 +13,7 @@ Source: docs/semantics.md sections 1 to 4.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -94,7 +95,7 @@ class UsageState:
     clock: int = NO_CLOCK
     seen: Seen = field(init=False)
     book: ContractBook = field(default_factory=lambda: ContractBook(first_number=1))
-    tariffs: Tariffs = field(default_factory=Tariffs)
+    tariffs: Tariffs = field(init=False)
     rater: Rater = field(init=False)
     waiting: Waiting = field(default_factory=Waiting)
     voided: set[tuple[str, EventKey]] = field(default_factory=set)
@@ -104,7 +105,7 @@ class UsageState:
     """What may pause the partition; None in a replay or a quote, which take what they are given."""
 
     def __post_init__(self) -> None:
-        self.seen = Seen(self.limits.horizon)
+        self.seen, self.tariffs = Seen(self.limits.horizon), Tariffs(self.book)
         self.rater = Rater(self.tariffs, self.governing_version)
 
     def take(self, versions: Iterable[ContractVersion | ContractBatch]) -> Taken:
@@ -219,13 +220,17 @@ def one_by_one(state: UsageState, events: Sequence[UsageEvent], clock: I64) -> S
 
     An event's ``position`` is its row in ``clock``; its rated rows are left in ``state.rater.rows``.
     """
-    empty = pa.nulls(len(clock), pa.large_binary())
-    batch = UsageBatch(np.arange(len(clock)), pa.RecordBatch.from_pylist([], schema=EVENTS), np.empty(0, np.int64), clock, empty)
+    batch = UsageBatch(np.arange(len(clock)), _no_events(), np.empty(0, np.int64), clock, pa.nulls(len(clock), pa.large_binary()))
     work = _Work(state, batch, Counts(), clock)
     for event in events:
         state.rater.clock = work.clock_at(event.position)
         _decide(work, event, event.position)
     return Singles(work.holds, work.dead, work.exceptions)
+
+
+@cache
+def _no_events() -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=EVENTS)
 
 
 def restore_entry(state: UsageState, entry: Entry) -> None:

@@ -222,8 +222,10 @@ class Chains:
         return self._terms(rows[(self._top[rows] != _NONE) | self._is_exact[rows]], sorted(self._lower.keys() | self._exact.keys()))
 
     def _terms(self, rows: I64, several: list[int]) -> Terms:
+        high = self.index.keys[:, 0]  # in the order of their keys: that of their rows depends on how often the run began anew
         plain = rows[~np.isin(rows, np.array(several, np.int64))] if several else rows
-        found = [(row, term) for row in several for term in self.terms(row)]
+        plain = plain[np.argsort(high[plain])]
+        found = [(row, term) for row in sorted(several, key=high.__getitem__) for term in self.terms(row)]
         at = np.concatenate([plain, np.array([row for row, _ in found], np.int64)])
         quantity = self._top_quantity[plain]
         decimals = wide.decimals((quantity >> np.int64(63)).view(np.uint64), quantity.view(np.uint64), 38, 9)

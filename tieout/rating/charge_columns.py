@@ -58,7 +58,7 @@ class Charges:
         self._shape_index, self._layout_index, self._lists = KeyIndex(), KeyIndex(), Recurring()
         self._shapes = {name: Column(np.int32) for name in SHAPE}
         self._layout_first, self._layout_size, self._layout_shapes = Column(np.int32), Column(np.int32), Column(np.int32)
-        self._list_first, self._prices = Column(np.int32), Column(np.int32)
+        self._prices = Column(np.int32)
         self._solo: dict[int, tuple[Column, Column]] = {}
 
     def of_shapes(self, name: str, shapes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -102,11 +102,7 @@ class Charges:
         layout, fresh = self._layout_index.upsert(_list_hashes(shape, sizes))
         new = np.nonzero(fresh)[0]
         self._add_layouts(*_lists_of(new[np.argsort(layout[new])], shape, sizes))
-        number, new = self._lists.number_all(_list_hashes(price, sizes))
-        values, lengths = _lists_of(new, price, sizes)
-        self._list_first.extend(np.cumsum(lengths) - lengths + len(self._prices))
-        self._prices.extend(values)
-        return Listed(layout, self._list_first.rows[number].astype(np.int64))
+        return Listed(layout, self._lists.all(_list_hashes(price, sizes), lambda rows: self._add_lists(*_lists_of(rows, price, sizes))))
 
     def take_one(self, charges: Sequence[Charge]) -> tuple[int, int]:
         """Number the charges of one version: its layout, and where its price list begins."""
@@ -115,11 +111,7 @@ class Charges:
         layout = self._layout_index.enter(*_hash(shape.tobytes()))
         if layout == len(self._layout_first):
             self._add_layouts(shape, np.array([len(shape)]))
-        number = self._lists.number(_hash(price.tobytes()))
-        if number == len(self._list_first):
-            self._list_first.append(len(self._prices))
-            self._prices.extend(price)
-        return layout, int(self._list_first.rows[number])
+        return layout, self._lists.one(_hash(price.tobytes()), lambda: int(self._add_lists(price, np.array([len(price)]))[0]))
 
     def _shapes_of(self, items: pa.StructArray) -> npt.NDArray[np.int32]:
         kinds = kinds_of(items)
@@ -147,23 +139,29 @@ class Charges:
         return number
 
     def _prices_of(self, items: pa.StructArray) -> I64:
-        """The number of each price; those never seen are put into the table."""
+        """The number of each price in the kernel's table, NONE where it cannot be there."""
         parts = ["price", "unit_conversion", "included_quantity", "discount_percent", "maximum"]
-        numbers, rows = self.table.enter(content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS))
-        if len(rows):
-            new = items if len(rows) == len(items) else items.take(pa.array(rows))
-            found = neat(new)
-            self.table.put_neat(numbers[rows[found.rows]], found.sizes, found.up_to, found.slope, found.base)
-            odd = np.setdiff1d(np.arange(len(rows)), found.rows)
-            for number, charge in zip(numbers[rows[odd]].tolist(), parse_charges(contract_documents.charges(new.take(pa.array(odd)))), strict=True):
-                price = compile_price(charge)
-                if isinstance(price, LinearPrice):
-                    self.table.put(number, price)
+        contents = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
+        return self.table.numbers(contents, lambda rows: self._put_prices(items if len(rows) == len(items) else items.take(pa.array(rows))))
+
+    def _put_prices(self, items: pa.StructArray) -> I64:
+        found = neat(items)
+        numbers = np.full(len(items), NONE, np.int64)
+        numbers[found.rows] = self.table.put_neat(found.sizes, found.up_to, found.slope, found.base)
+        odd = np.setdiff1d(np.arange(len(items)), found.rows)
+        prices = [compile_price(charge) for charge in parse_charges(contract_documents.charges(items.take(pa.array(odd))))]
+        numbers[odd] = [self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices]
         return numbers
 
     def _price_of(self, charge: Charge) -> int:
         price = compile_price(charge)
         return self.table.number(price) if isinstance(price, LinearPrice) else NONE
+
+    def _add_lists(self, prices: npt.NDArray[np.int32], sizes: I64) -> I64:
+        """Keep price lists that lie one after the other; where each begins."""
+        first = np.cumsum(sizes) - sizes + len(self._prices)
+        self._prices.extend(prices)
+        return first
 
     def _add_layouts(self, shapes: npt.NDArray[np.int32], sizes: I64) -> None:
         """Keep fresh layouts, and say which meters meet one charge only."""

@@ -13,6 +13,7 @@ A price is known by the hash of its content, so those that recur share a number.
 Source: docs/semantics.md section 4.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -25,7 +26,6 @@ from tieout.rating.adjustments import QUANTITY, LinearPrice, safe_quantity
 from tieout.recurring import Recurring
 
 I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 WIDEST: Final = 2**62
 """The safe quantity of every neat price: below 2**60 its figures cannot reach the largest amount sooner."""
 NEAT: Final = 2**60
@@ -33,95 +33,75 @@ NEAT: Final = 2**60
 _OPEN: Final = 2**63 - 1
 _LOW64: Final = 2**64 - 1
 _NO_MAXIMUM: Final = 2**126
-_UNHELD: Final = -1
+_GENERAL: Final = 2**30
+"""Numbers of general prices begin here."""
 _UNIT: Final = np.int64(QUANTITY)
 _HALF: Final = np.int64(QUANTITY // 2)
 _NARROW: Final = 2**61
 
 
 class PriceTable:
-    """Linear prices as arrays, by number; a number may also stand for a price that the kernel cannot hold."""
+    """Linear prices as arrays. A price's number is the place of its first piece; -1 where the kernel cannot hold it."""
 
     def __init__(self) -> None:
         self._known = Recurring()
-        self._place = Column(np.int32)  # the first neat piece; from -2 downwards a general price; _UNHELD
         self._pieces = Column(np.int64, 3)  # up to, slope, base
         self._longest = 1
+        self._neat = 0
         self._general = _General()
 
     def __len__(self) -> int:
-        return len(self._place)
+        return self._neat + len(self._general.safe)
 
     def number(self, price: LinearPrice) -> int:
         """The number of a price, -1 when the kernel cannot hold it."""
-        number = self._known.number(ids.lanes(("linear", repr(price))))
-        if number == len(self._place):
-            self._place.append(_UNHELD)
-            self.put(number, price)
-        return number if self._place.rows[number] != _UNHELD else -1
+        return self._known.one(ids.lanes(("linear", repr(price))), lambda: self.put(price))
 
-    def enter(self, keys: Lanes) -> tuple[I64, I64]:
-        """The numbers of prices by the hash of their content, and the rows of those that have yet to be put."""
-        numbers, new = self._known.number_all(keys)
-        self._place.extend(np.full(len(new), _UNHELD, np.int32))
-        return numbers, new
+    def numbers(self, contents: Lanes, make: Callable[[I64], I64]) -> I64:
+        """The numbers of prices by the hash of their content; ``make`` puts those of some rows."""
+        return self._known.all(contents, make)
 
-    def put(self, number: int, price: LinearPrice) -> None:
-        """Say what a number stands for; a price that does not fit stays one that the kernel cannot hold."""
-        if _fits(price):
-            self._place.rows[number] = -2 - self._general.add(price)
+    def put(self, price: LinearPrice) -> int:
+        """Take a price in, whether it is known or not; its number."""
+        return _GENERAL + self._general.add(price) if _fits(price) else -1
 
-    def put_neat(self, numbers: I64, sizes: I64, up_to: I64, slope: I64, base: I64) -> None:
+    def put_neat(self, sizes: I64, up_to: I64, slope: I64, base: I64) -> I64:
         """The same for neat prices: each has ``sizes`` pieces, which lie one after the other, the last open."""
         first = np.cumsum(sizes) - sizes + len(self._pieces)
-        if len(self._pieces) + len(up_to) > np.iinfo(np.int32).max:
-            msg = f"a partition has more than {len(self._pieces)} tiers of distinct prices; use more partitions, or share prices in rate cards"
+        if len(self._pieces) + len(up_to) > _GENERAL:
+            msg = f"a partition has more than {_GENERAL} tiers of distinct prices; use more partitions, or share prices in rate cards"
             raise OverflowError(msg)
-        self._place.rows[numbers] = first
         self._pieces.extend(np.stack([up_to, slope, base], axis=1))
         self._longest = max(self._longest, int(sizes.max(initial=1)))
-
-    def held(self, numbers: I64) -> I64:
-        """The numbers, -1 in place of those that the kernel cannot hold."""
-        return np.where(self._placed(numbers) != _UNHELD, numbers, -1)
+        self._neat += len(sizes)
+        return first
 
     def safe(self, numbers: I64) -> I64:
         """The quantity up to which each price surely stays below the largest amount; -1 where there is none."""
-        place = self._placed(numbers)
-        out = np.full(len(numbers), WIDEST, np.int64)
-        general = place < _UNHELD
+        out = np.where(numbers < 0, -1, WIDEST)
+        general = numbers >= _GENERAL
         if general.any():
-            out[general] = self._general.safe.rows[-2 - place[general]]
-        out[place == _UNHELD] = -1
+            out[general] = self._general.safe.rows[numbers[general] - _GENERAL]
         return out
-
-    def _placed(self, numbers: I64) -> npt.NDArray[np.int32]:
-        """Where prices lie; numbers below 0 are no prices."""
-        unheld = numbers < 0
-        if not unheld.any():
-            return self._place.rows[numbers]
-        return np.where(unheld, _UNHELD, self._place.rows[np.maximum(numbers, 0)] if len(self._place) else _UNHELD)
 
     def at(self, numbers: I64, quantities: I64) -> tuple[wide.U64, wide.U64]:
         """``P(q)`` row by row, as (high, low) lanes."""
-        place = self._place.rows[numbers]
-        general = place < 0
+        general = numbers >= _GENERAL
         if not general.any():
-            return self._neat_at(place, quantities)
-        high, low = np.empty(len(place), np.uint64), np.empty(len(place), np.uint64)
+            return self._neat_at(numbers, quantities)
+        high, low = np.empty(len(numbers), np.uint64), np.empty(len(numbers), np.uint64)
         neat = ~general
-        high[neat], low[neat] = self._neat_at(place[neat], quantities[neat])
-        high[general], low[general] = self._general.at(-2 - place[general].astype(np.int64), quantities[general])
+        high[neat], low[neat] = self._neat_at(numbers[neat], quantities[neat])
+        high[general], low[general] = self._general.at(numbers[general] - _GENERAL, quantities[general])
         return high, low
 
-    def _neat_at(self, place: npt.NDArray[np.int32], quantities: I64) -> tuple[wide.U64, wide.U64]:
-        pieces = self._pieces.rows
-        at = place.astype(np.int64)
+    def _neat_at(self, numbers: I64, quantities: I64) -> tuple[wide.U64, wide.U64]:
+        pieces, at = self._pieces.rows, numbers
         for _ in range(self._longest - 1):
             over = quantities > pieces[at, 0]
             if not over.any():
                 break
-            at += over
+            at = at + over
         found = pieces[at]
         return neat_amounts(quantities, found[:, 1], found[:, 2])
 

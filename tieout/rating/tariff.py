@@ -102,8 +102,8 @@ class Tariff:
 class Tariffs:
     """All tariffs of a partition, growing as versions come into force."""
 
-    def __init__(self) -> None:
-        self._book = ContractBook()  # until versions come
+    def __init__(self, book: ContractBook | None = None) -> None:
+        self._book = ContractBook() if book is None else book
         self.charges = Columns(self._book.columns)
         self._objects: dict[int, tuple[Tariff, ...]] = {}  # by version, those looked at; the oldest goes first
 

@@ -155,26 +155,24 @@ class Columns:
 
 
 class TariffRows:
-    """Tariffs, one a row, looked up once: what the kernel and the rated records ask of them."""
+    """Tariffs, one a row, looked up once: what the kernel and the rated records ask of them.
+
+    ``price`` is the number in the kernel's table, -1 where it cannot hold the price.
+    """
 
     def __init__(self, columns: Columns, terms: Ints, contract: Ints, version: I64, shape: Ints, price: I64) -> None:
-        self._columns, self._terms, self._contract, self._shape, self._price = columns, terms, contract, shape, price
-        self.version = version
+        self._columns, self._terms, self._contract, self._shape = columns, terms, contract, shape
+        self.version, self.price = version, price
         self._flags = columns.charges.of_shapes("flags", shape)
 
     def take(self, rows: I64) -> "TariffRows":
         """Some of them."""
-        return TariffRows(self._columns, self._terms[rows], self._contract[rows], self.version[rows], self._shape[rows], self._price[rows])
-
-    @cached_property
-    def price(self) -> I64:
-        """The number of the price in the kernel's table, -1 where the kernel cannot hold it."""
-        return self._columns.charges.table.held(self._price)
+        return TariffRows(self._columns, self._terms[rows], self._contract[rows], self.version[rows], self._shape[rows], self.price[rows])
 
     @cached_property
     def safe(self) -> I64:
         """The quantity up to which an amount is surely none too large, -1 where that has to be asked."""
-        return self._columns.charges.table.safe(self._price)
+        return self._columns.charges.table.safe(self.price)
 
     @cached_property
     def by_version(self) -> Mask:
