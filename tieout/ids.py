@@ -7,7 +7,7 @@ and ``("ab", "c")`` differ. The figures are part of the stored format, so nothin
 Source: docs/semantics.md section 1 (identity); Kafka's murmur2 for the partition of a customer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ Lanes = npt.NDArray[np.uint64]
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 _C1, _C2, _C3, _C4 = U64(0x9E3779B97F4A7C15), U64(0xC2B2AE3D27D4EB4F), U64(0x165667B19E3779F9), U64(0xD6E8FEB86659FD93)
 _F1, _F2, _G1, _G2 = U64(0xFF51AFD7ED558CCD), U64(0xC4CEB9FE1A85EC53), U64(0xBF58476D1CE4E5B9), U64(0x94D049BB133111EB)
+_IC1, _IC2, _IC3, _IC4 = int(_C1), int(_C2), int(_C3), int(_C4)
+_IF1, _IF2, _IG1, _IG2 = int(_F1), int(_F2), int(_G1), int(_G2)
 _S33, _S30, _S27, _S31 = U64(33), U64(30), U64(27), U64(31)
 _SEED, _M, _U24, _U13, _U15 = np.uint32(0x9747B28C), np.uint32(0x5BD1E995), np.uint32(24), np.uint32(13), np.uint32(15)
 _HEX: Final = np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
@@ -73,11 +75,6 @@ def of_strings(column: pa.Array) -> Lanes:
     return np.frombuffer(b"".join(map(digest, raw.to_pylist())), "<u8").reshape(-1, 2)
 
 
-def of_texts(texts: Sequence[str]) -> Lanes:
-    """The same for a few texts at hand, without a column."""
-    return np.frombuffer(b"".join([xxhash.xxh3_128_digest(text.encode()) for text in texts]), "<u8").reshape(-1, 2)
-
-
 def of_integers(values: npt.NDArray[np.int64]) -> Lanes:
     """Spread integers over both lanes; one to one."""
     x = values.astype(np.int64).view(U64)
@@ -98,6 +95,28 @@ def combine(left: Lanes, right: Lanes) -> Lanes:
     out[:, 0] = high + (low ^ _C2)
     out[:, 1] = _gmix(low ^ (high * _C1))
     return out
+
+
+Pair = tuple[int, int]
+"""One hash: the high lane, the low lane."""
+
+
+def of_text(text: str) -> Pair:
+    """The hash of one string, as ``of_strings`` gives it."""
+    digest = xxhash.xxh3_128_digest(text.encode())
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def of_integer(value: int) -> Pair:
+    """One integer, as ``of_integers`` gives it."""
+    return _fmix_one(value & _MASK ^ _IC3), _gmix_one(value + _IC4 & _MASK)
+
+
+def pair_of(left: Pair, right: Pair) -> Pair:
+    """One ordered pair, as ``combine`` gives it."""
+    high = _fmix_one(left[0] ^ (right[0] * _IC1 + _IC2 & _MASK))
+    low = _gmix_one(left[1] + (right[1] ^ _IC3) * _IC4 & _MASK)
+    return high + (low ^ _IC2) & _MASK, _gmix_one(low ^ (high * _IC1 & _MASK))
 
 
 def hexadecimal(hashes: Lanes) -> pa.Array:
@@ -147,6 +166,18 @@ def _gmix(x: Lanes) -> Lanes:
     x = (x ^ (x >> _S30)) * _G1
     x = (x ^ (x >> _S27)) * _G2
     return x ^ (x >> _S31)
+
+
+def _fmix_one(x: int) -> int:
+    x = (x ^ (x >> 33)) * _IF1 & _MASK
+    x = (x ^ (x >> 33)) * _IF2 & _MASK
+    return x ^ (x >> 33)
+
+
+def _gmix_one(x: int) -> int:
+    x = (x ^ (x >> 30)) * _IG1 & _MASK
+    x = (x ^ (x >> 27)) * _IG2 & _MASK
+    return x ^ (x >> 31)
 
 
 def _murmur2(data: bytes) -> int:

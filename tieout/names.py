@@ -4,13 +4,13 @@ In: strings, or columns of them. Out: for each a number, 0 for the first ever se
 128-bit hash, which is also the part of a record's identity that it gives. Source: docs/semantics.md section 1.
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from tieout import ids
 from tieout.column import Column
@@ -36,7 +36,7 @@ class Names:
 
     def number(self, name: str) -> int:
         """The number of a name, a new one where it was never seen."""
-        number = self._index.enter(*_hash(name))
+        number = self._index.enter(*_of_text(name))
         if number == len(self._ends) - 1:
             self._text.extend(np.frombuffer(name.encode(), np.uint8))
             self._ends.append(len(self._text))
@@ -44,7 +44,7 @@ class Names:
 
     def find(self, name: str) -> int:
         """The number of a name, NONE where it was never seen."""
-        return self._index.row(*_hash(name))
+        return self._index.row(*_of_text(name))
 
     def number_all(self, column: pa.Array) -> I64:
         """The number of each row, new ones where they were never seen; NONE for null."""
@@ -86,10 +86,8 @@ class Names:
         return pa.Array.from_buffers(pa.large_string(), len(self), buffers)
 
 
-def _hash(name: str) -> tuple[int, int]:
-    """As ``ids.of_strings`` hashes it: the digest's bytes as two little-endian lanes."""
-    raw = xxhash.xxh3_128_digest(name.encode())
-    return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
+_of_text = lru_cache(maxsize=4096)(ids.of_text)
+"""The few names that are looked up one by one are so again and again."""
 
 
 def _encoded(column: pa.Array) -> pa.DictionaryArray:

@@ -9,7 +9,7 @@ Source: docs/semantics.md sections 4 and 5, docs/interfaces.md (quote in batch).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tieout import ids, money
+from tieout import dedup, ids, money
 from tieout.contract_book import ContractBook, Interval
 from tieout.contracts import Charge, ContractRefused, ContractVersion, Flat, Problem
-from tieout.dedup import CONFLICT, DUPLICATE, Seen
+from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.period import Calendar, Period
 from tieout.rating.adjustments import QUANTITY, RATED
-from tieout.rating.rater import Row, chain_lanes
+from tieout.rating.rater import Row, chain_pair
 from tieout.rating.tariff import INACTIVE, Group, kind_of
-from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, identities, negative, out_of_range, records
+from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records
 from tieout.usage_stage import Limits, UsageState, one_by_one
 
 HOUR: Final = 3_600_000_000
@@ -79,9 +79,8 @@ class Line:
     @property
     def correlation_id(self) -> str:
         """Contract, charge, group and billing period as one id, carried to the ledger."""
-        names = ids.combine(ids.of_texts([self.contract_id]), ids.of_texts([self.charge_id]))
-        found = chain_lanes(names, self.group, self.period_start_us)
-        return str(ids.hexadecimal(found)[0].as_py())
+        high, low = chain_pair(ids.pair_of(ids.of_text(self.contract_id), ids.of_text(self.charge_id)), self.group, self.period_start_us)
+        return f"{high:016x}{low:016x}"
 
     @property
     def amount(self) -> int:
@@ -98,18 +97,20 @@ class Quote:
     lines: list[Line] = field(default_factory=list)
 
 
-def quote(cases: Iterable[Case], events: pa.RecordBatch) -> Iterator[Quote | ContractRefused]:
+def quote(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator[Quote | ContractRefused]:
     """Answer cases in order; ``events`` holds the rows of all of them. A refused contract answers for its case."""
     bad, rejected = out_of_range(events, np.arange(events.num_rows))
     by_row = {found.row: found for found in rejected}
     digests = content_digests(events)
-    keys = identities(events["source"], events["id"])
-    singles = records(events, np.arange(events.num_rows))
+    places = np.zeros(events.num_rows, np.int64)  # within the case
+    for case in cases:
+        places[case.first : case.first + case.count] = np.arange(case.count)
+    singles = records(events, places)
     below = negative(events)
     for case in cases:
         rows = slice(case.first, case.first + case.count)
         try:
-            yield _Answer(case, singles[rows], by_row, bad[rows].copy(), below[rows]).answer(keys[rows], digests[rows])
+            yield _Answer(case, singles[rows], by_row, bad[rows].copy(), below[rows]).answer(digests[rows])
         except ContractRefused as refused:
             yield refused
 
@@ -118,18 +119,17 @@ class _Answer:
     """One case being answered."""
 
     def __init__(self, case: Case, events: list[UsageEvent], rejected: dict[int, Rejected], bad: npt.NDArray[Any], below: npt.NDArray[Any]) -> None:
-        self.case, self.bad, self.below = case, bad, below
-        self.events = [replace(event, position=row) for row, event in enumerate(events)]
+        self.case, self.bad, self.below, self.events = case, bad, below, events
         self.reasons = {row - case.first: found.reason for row, found in rejected.items() if case.first <= row < case.first + case.count} if rejected else {}
         self.state = UsageState(Limits(), book=ContractBook(first_number=None))
         for version in sorted(case.versions, key=lambda v: (v.contract_id, v.version)):
             _supported(version)
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
 
-    def answer(self, keys: ids.Lanes, digests: npt.NDArray[Any]) -> Quote:
+    def answer(self, digests: npt.NDArray[Any]) -> Quote:
         time = np.array([event.time for event in self.events], np.int64)
         as_of = self.case.as_of if self.case.as_of is not None else self._last_close(time)
-        fates = self._judge(keys, digests, time, np.minimum(time, as_of))
+        fates = self._judge(digests, time, np.minimum(time, as_of))
         self.state.rater.clock = max(self._through(as_of) - 1, 0)
         self.state.rater.open_periods(len(time))
         amounts: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -142,7 +142,7 @@ class _Answer:
             answers.append(EventAnswer(event.key.event_id, fate, reason, amount))
         return Quote(answers, list(self._lines(as_of)))
 
-    def _judge(self, keys: ids.Lanes, digests: npt.NDArray[Any], time: npt.NDArray[Any], record: npt.NDArray[Any]) -> list[tuple[str, str | None]]:
+    def _judge(self, digests: npt.NDArray[Any], time: npt.NDArray[Any], record: npt.NDArray[Any]) -> list[tuple[str, str | None]]:
         """Each event's fate: the checks in their order, then one by one."""
         state, limits = self.state, self.state.limits
         fates: list[tuple[str, str | None]] = [("priced", None)] * len(self.events)
@@ -157,10 +157,10 @@ class _Answer:
         for row in np.nonzero(~self.bad & (time < clock - limits.horizon))[0].tolist():
             fates[row], self.bad[row] = ("rejected", "too_late"), True
         good = np.nonzero(~self.bad)[0]
-        customers = ids.of_texts([self.events[row].customer_id for row in good.tolist()])
-        verdicts = Seen(limits.horizon, least=max(len(good), 1)).judge(ids.combine(customers, keys[good]), digests[good], time[good], clock[good], good)
+        names = [(event.customer_id, event.key) for event in self.events]
+        kinds = dedup.few(limits.horizon, names, digests.tolist(), np.maximum(time, clock).tolist(), clock.tolist(), good.tolist())
         new = []
-        for row, kind in zip(good.tolist(), verdicts.kind.tolist(), strict=True):
+        for row, kind in zip(good.tolist(), kinds, strict=True):
             if kind in (DUPLICATE, CONFLICT):
                 fates[row] = ("duplicate" if kind == DUPLICATE else "conflict", None)
             else:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sinks.seen_files import SeenFiles
 from sinks.seen_stamps import Stamp
-from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries, Seen
+from tieout import ids
+from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries, Seen, few
 from tieout.seen_part import Part, hashed
 from tieout.seen_rows import MemoryRows
 
@@ -152,3 +153,13 @@ def test_rows_in_memory_are_what_was_appended(sizes, dropped):
     assert store.take(numbers)["position"].tolist() == numbers.tolist()
     scanned = [np.arange(number, number + len(rows)) for number, rows in store.scan(0) if (rows["position"] == np.arange(number, number + len(rows))).all()]
     assert np.array_equal(np.concatenate([np.zeros(0, int), *scanned]), np.arange(dropped, store.end))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 40)), min_size=1, max_size=30))
+def test_a_few_events_get_the_verdicts_of_the_table(events):
+    names, digests, time = ([event[i] for event in events] for i in range(3))
+    clock = np.maximum.accumulate(np.array(time, np.int64))
+    keys = ids.of_integers(np.array(names, np.int64))
+    rows = np.arange(len(events))
+    verdicts = Seen(10).judge(keys, np.array(digests, np.uint64), np.array(time, np.int64), clock, rows)
+    assert few(10, names, digests, np.maximum(time, clock).tolist(), clock.tolist(), rows.tolist()) == verdicts.kind.tolist()

@@ -121,3 +121,12 @@ def test_decimal_columns_hold_the_integers_they_were_given(units):
     assert wide.total(*wide.lanes_of(column)) == sum(units)
     values, fits = wide.narrow(column)
     assert [value for value, ok in zip(values.tolist(), fits.tolist(), strict=True) if ok] == [u for u in units if -(2**63) <= u < 2**63]
+
+
+@given(st.text(), st.text(), st.integers(-(2**63), 2**63 - 1))
+def test_one_hash_is_what_a_column_gives(left, right, number):
+    column = ids.combine(ids.of_strings(pa.array([left])), ids.of_strings(pa.array([right])))
+    assert ids.pair_of(ids.of_text(left), ids.of_text(right)) == tuple(column[0].tolist())
+    numbers = ids.of_integers(np.array([number], np.int64))
+    assert ids.of_integer(number) == tuple(numbers[0].tolist())
+    assert ids.pair_of(ids.of_text(left), ids.of_integer(number)) == tuple(ids.combine(ids.of_strings(pa.array([left])), numbers)[0].tolist())

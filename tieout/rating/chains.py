@@ -84,7 +84,9 @@ class Chains:
 
     def row(self, high: int, low: int) -> int:
         """The chain of one key."""
-        return int(self.rows(np.array([[high, low]], np.uint64))[0])
+        row = self.index.enter(high, low)
+        self._grow()
+        return row
 
     def price(self, table: PriceTable, chain: I64, rank: I64, number: I64, quantity: I64) -> Priced:
         """Price what the kernel can of a batch's rows, in their order; the chains of the others are left untouched.

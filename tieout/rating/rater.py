@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-
 from tieout import ids
 from tieout.contracts import Matrix
 from tieout.ids import EventKey
@@ -227,8 +225,10 @@ class Rater:
         name = (met.tariff.number, met.group, start)
         row = self._chain_rows.get(name)
         if row is None:
-            own = self.tariffs.charges.lanes("chain", np.array([met.tariff.number]))
-            row = self._chain_rows[name] = int(self.chains.rows(chain_lanes(own, met.group, start))[0])
+            contract = met.tariff.contract
+            own = ids.pair_of(ids.of_text(contract.contract_id), ids.of_text(met.tariff.charge.charge_id))
+            own = ids.pair_of(own, ids.of_integer(contract.version)) if reset == "contract_version" else own
+            row = self._chain_rows[name] = self.chains.row(*chain_pair(own, met.group, start))
         return row
 
     def _walk_place(self, met: Application) -> tuple[object, ...]:
@@ -309,8 +309,6 @@ def group_lanes(group: Group | None) -> tuple[int, int]:
     return ids.lanes(("group", *group)) if group is not None else (0, 0)
 
 
-def chain_lanes(chain: ids.Lanes, group: Group | None, start_us: int) -> ids.Lanes:
+def chain_pair(chain: ids.Pair, group: Group | None, start_us: int) -> ids.Pair:
     """The key of a chain (also of a correlation, from its own first part)."""
-    left = ids.combine(chain, ids.of_rows([group_lanes(group)]))
-    return ids.combine(left, ids.of_integers(np.array([start_us], np.int64)))
-
+    return ids.pair_of(ids.pair_of(chain, group_lanes(group)), ids.of_integer(start_us))
