@@ -1,6 +1,7 @@
 """An installation on the test broker: topics made, contracts and usage put in, cells run, output read back as a consumer would."""
 
 import json
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from flows.flow_metrics import FlowMetrics
 from flows.kafka_ingress import KafkaIngress
 from flows.kafka_place import KafkaPlace
 from flows.usage_live import Live, LiveCell
+from sinks.errors import CommitUnknown
 from tests.flow import folders
 from tieout import usage_document
 from tieout.usage_stage import Limits
@@ -27,7 +29,7 @@ def make(bootstrap, prefix, partitions=PARTITIONS):
 
 def put(place, usage, contracts=(), partitions=PARTITIONS, poison_every=0):
     """The same records that ``folders.write`` puts into a folder, with record times of whole milliseconds."""
-    ingress = KafkaIngress(place)
+    ingress = _ingress(place)
     if contracts:
         publish.contracts(ingress, contracts, partitions, json.dumps(contracts))
     if usage:
@@ -39,6 +41,18 @@ def put(place, usage, contracts=(), partitions=PARTITIONS, poison_every=0):
         stamps = np.maximum.accumulate(columns["time"].cast(pa.int64()).to_numpy(zero_copy_only=False))
         publish.usage(ingress, pa.array(values, pa.large_binary()), columns["customer_id"], stamps, partitions, "usage")
     ingress.close()
+
+
+def _ingress(place):
+    """The way in; a broker that has just started answers a fence a little later."""
+    for left in reversed(range(10)):
+        try:
+            return KafkaIngress(place)
+        except CommitUnknown:
+            if not left:
+                raise
+            time.sleep(1)
+    raise AssertionError
 
 
 def cell(place, share=None, partitions=PARTITIONS, **live):
