@@ -24,10 +24,12 @@ from sinks.connections import Connections
 from sinks.errors import CommitUnknown
 from sinks.kafka import Records, TransactionalWriter
 from sources import kafka
-from sources.errors import SourceAway, SourceError
+from sources.errors import RetentionGap, SourceAway, SourceError
 from sources.lot import Lot
 
 _ROWS: Final = 20_000
+_NONE: Final = -1
+"""The offset of the first record of a time, where there is none."""
 _MARK_SECONDS: Final = 0.002
 """Between two looks at whether a commit can be read."""
 _BACK: Final = (4, 64, 1024, 16_384)
@@ -61,20 +63,22 @@ class KafkaLog:
         """What is kept of a topic that only this flow writes, to its very end; SourceError where one is missing."""
         reader = self.reader(topic)
         end = self._closed_end(topic, reader)
-        at, numbers = self._place_of(start, reader, end), self._numbers
+        numbers = self._numbers
         numbers.pop(topic, None)
-        while at < end:
-            lot = reader.lot(at, _ROWS, end)
-            found = [_number(lot, row) for row in range(lot.records.num_rows)]
-            for row, number in enumerate(found):
-                if number != numbers.setdefault(topic, number):
-                    msg = f"{reader.place}: record {numbers[topic]} is missing before offset {lot.positions[row]}; restore the topic from a backup"
-                    raise SourceError(msg)
-                numbers[topic] = number + 1
-            if found:
-                keys = pa.array([lot.record(row)["key"] for row in range(len(found))], pa.large_binary())
-                yield found[0], lot.records.set_column(0, segments.RECORDS.field("key"), keys)
-            at = lot.end
+        with _still_kept(reader):
+            at = self._place_of(start, reader, end)
+            while at < end:
+                lot = reader.lot(at, _ROWS, end)
+                found = [_number(lot, row) for row in range(lot.records.num_rows)]
+                for row, number in enumerate(found):
+                    if number != numbers.setdefault(topic, number):
+                        msg = f"{reader.place}: record {numbers[topic]} is missing before offset {lot.positions[row]}; restore the topic from a backup"
+                        raise SourceError(msg)
+                    numbers[topic] = number + 1
+                if found:
+                    keys = pa.array([lot.record(row)["key"] for row in range(len(found))], pa.large_binary())
+                    yield found[0], lot.records.set_column(0, segments.RECORDS.field("key"), keys)
+                at = lot.end
         reader.close()
         if numbers.setdefault(topic, written) != written:
             msg = f"{reader.place}: has {numbers[topic]} records, the token counts {written}; restore the topic from a backup"
@@ -173,6 +177,36 @@ def _number(lot: Lot, row: int) -> int:
     return next((int(header["value"]) for header in lot.record(row)["headers"] or () if header["key"] == "n"), -1)
 
 
+@contextmanager
+def _still_kept(reader: kafka.TopicReader) -> Iterator[None]:
+    """Around reading from the first record kept on: who held the partition before may trim it once more meanwhile."""
+    try:
+        yield
+    except RetentionGap as error:
+        msg = f"{reader.place}: was trimmed by its last holder while it was read; it is read again"
+        raise SourceAway(msg) from error
+
+
+def _answered(asked: Mapping[TopicPartition, Any], wanted: TopicPartition, least: int) -> int:
+    """An offset that was asked for.
+
+    A broker that dies between question and answer makes the client say that all went well and the offset is -1001: taken
+    for an end, it would turn a topic full of records into an empty one. What is below ``least`` is no answer.
+    """
+    place = f"{wanted.topic}, partition {wanted.partition}"
+    try:
+        found = int(asked[wanted].result(2 * kafka.ANSWER_SECONDS).offset)
+    except KafkaException as error:
+        raise kafka.failed(error.args[0], place, 0) from error
+    except TimeoutError as error:
+        msg = f"{place}: the broker's client does not answer; the run goes on with a new one"
+        raise SourceAway(msg) from error
+    if found < least:
+        msg = f"{place}: the broker went away before it told its offsets; check it, the run goes on when it is back"
+        raise SourceAway(msg)
+    return found
+
+
 class KafkaPlace:
     """A broker's topics, under a prefix, for one flow; ``settings`` are the client's own (bootstrap.servers, security)."""
 
@@ -267,28 +301,19 @@ class KafkaPlace:
         return self._writers
 
     def ends(self, topic: str, partition: int) -> int:
-        """The end of a partition, open transactions included."""
+        """The end of a partition, open transactions included; SourceAway where the broker does not say it."""
         wanted = TopicPartition(self.physical(topic), partition)
         asked = self.admin.list_offsets(
             {wanted: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=kafka.ANSWER_SECONDS
         )
-        try:
-            return int(asked[wanted].result(2 * kafka.ANSWER_SECONDS).offset)
-        except KafkaException as error:
-            raise kafka.failed(error.args[0], f"{wanted.topic}, partition {partition}", 0) from error
-        except TimeoutError as error:
-            msg = f"{wanted.topic}, partition {partition}: the broker's client does not answer; the run goes on with a new one"
-            raise SourceAway(msg) from error
+        return _answered(asked, wanted, 0)
 
     def first_at(self, topic: str, partition: int, instant: int) -> int | None:
         """The position of the first record of an instant or later; None where there is none."""
         wanted = TopicPartition(self.physical(topic), partition)
         asked = self.admin.list_offsets({wanted: OffsetSpec.for_timestamp(max(instant // 1000, 0))}, request_timeout=kafka.ANSWER_SECONDS)
-        try:
-            found = int(asked[wanted].result().offset)
-        except KafkaException as error:
-            raise kafka.failed(error.args[0], f"{wanted.topic}, partition {partition}", 0) from error
-        return found if found >= 0 else None
+        found = _answered(asked, wanted, _NONE)
+        return None if found == _NONE else found
 
     def delete_before(self, topic: str, partition: int, position: int) -> None:
         """Delete a state topic's records below a position: a full state has replaced them."""

@@ -28,8 +28,10 @@ from flows.token import Token
 from flows.usage_records import DEAD, FLOW
 from schemas import segments
 from schemas.codec import Decoder
+from sinks.errors import Fenced
 from sinks.seen_files import SeenFiles
 from sinks.seen_stamps import Stamp
+from sources.errors import SourceAway, SourceError
 from sources.lot import Lot
 from tieout import money
 from tieout.contract_batch import ContractBatch
@@ -219,7 +221,18 @@ class UsageCell:
         found = self.log.last(TOKEN)
         if not found.num_rows:
             return
-        last = self.token = tokens.decode(found["value"])[0]
+        try:
+            self._restore_to(tokens.decode(found["value"])[0])
+        except SourceAway:
+            raise
+        except (SourceError, ValueError) as error:
+            if self.log.last(TOKEN).equals(found):
+                raise
+            msg = f"{FLOW}, partition {self.partition}: another process has taken this partition while it was restored; this one ends, let only one cell own a partition"
+            raise Fenced(msg) from error
+
+    def _restore_to(self, last: Token) -> None:
+        self.token = last
         state = self.fold.state
         state.clock = last.clock
         self.fold.contracts.refresh()

@@ -60,7 +60,10 @@ class Reader:
             if self._admin is None:
                 self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "error_cb": lambda _: None})
             found = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=WAIT)
-            return {(place.topic, place.partition): future.result().offset for place, future in found.items()}
+            ends = {(place.topic, place.partition): future.result().offset for place, future in found.items()}
+            if min(ends.values()) < 0:  # the client's way of saying that the broker died meanwhile
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+            return ends
 
         def forget():
             self._admin = None  # after a restart of the broker it goes on with an epoch that is over
