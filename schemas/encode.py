@@ -18,7 +18,7 @@ from schemas import catalog
 from schemas.catalog import Avro, Schema, non_null, nullable
 from schemas.cursor import too_large
 from schemas.names import collect, full, kind_of
-from schemas.pieces import Mask, Piece, Pool, varint
+from schemas.pieces import Mask, Piece, Pool, masked, varint
 
 I64 = npt.NDArray[np.int64]
 Write = Callable[[Pool, pa.Array, Mask | None], list[Piece]]
@@ -113,13 +113,13 @@ def _union(avro: list[Avro], named: dict[str, Avro], path: str) -> Write:
         if missing is not None and mask is not None:
             missing &= mask
         if missing is None or not missing.any():
-            return [_masked(pool, branch, mask), *inner(pool, column, mask)]
+            return [masked(pool, branch, mask), *inner(pool, column, mask)]
         if absent is None:
             msg = f"field {path}: a row has no value, and the schema has no null for it"
             raise EncodeError(msg)
         present = ~missing if mask is None else mask & ~missing
         if not present.any():
-            return [_masked(pool, absent, mask)]
+            return [masked(pool, absent, mask)]
         head = np.where(present, pool.constant(branch), pool.constant(absent))
         if mask is not None:
             head = np.where(mask, head, Pool.EMPTY)
@@ -133,13 +133,6 @@ def _plain_nulls(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type) and column.dictionary.null_count:
         return column.dictionary_decode()
     return column
-
-
-def _masked(pool: Pool, piece: Piece, mask: Mask | None) -> Piece:
-    if mask is None:
-        return piece
-    number = pool.constant(piece) if isinstance(piece, bytes) else piece
-    return np.where(mask, number, Pool.EMPTY)
 
 
 def _plain(avro: Avro, named: dict[str, Avro], path: str) -> Write:
@@ -191,7 +184,7 @@ def _text(wanted: pa.DataType, path: str) -> Write:
         raw = memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
         offsets -= offsets[0]
         numbers = np.arange(len(column)) + pool.add(raw, offsets)
-        return [_masked(pool, pool.longs(np.diff(offsets)), mask), _masked(pool, numbers, mask)]
+        return [masked(pool, pool.longs(np.diff(offsets)), mask), masked(pool, numbers, mask)]
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         if not len(column):
@@ -201,10 +194,12 @@ def _text(wanted: pa.DataType, path: str) -> Write:
         words = column.dictionary
         if len(words) > _WORDS_PER_ROW * len(column) or words.null_count:
             return plain(pool, column.dictionary_decode(), mask)
-        own = Pool()
+        own, codes = Pool(), _codes(column)
         encoded = own.join(plain(own, words, None), len(words))
+        if len(words) and codes.min() == codes.max():
+            return [masked(pool, encoded[int(codes[0])].as_py(), mask)]
         first = pool.add(memoryview(encoded.buffers()[2]), np.frombuffer(encoded.buffers()[1], np.int64))
-        return [_masked(pool, _codes(column) + first, mask)]
+        return [masked(pool, codes + first, mask)]
 
     return write
 
@@ -223,7 +218,7 @@ def _whole(wanted: pa.DataType, path: str) -> Write:
         numbers = _cast(column, wanted, path).view(store)
         offset = numbers.offset * store.bit_width // 8
         value = np.frombuffer(numbers.buffers()[1], store.to_pandas_dtype(), len(numbers), offset)
-        return [_masked(pool, pool.longs(value.astype(np.int64)), mask)]
+        return [masked(pool, pool.longs(value.astype(np.int64)), mask)]
 
     return write
 
@@ -233,7 +228,7 @@ def _real(wanted: pa.DataType, path: str) -> Write:
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         column = _cast(column, wanted, path)
-        return [_masked(pool, _run(pool, column, size), mask)]
+        return [masked(pool, _run(pool, column, size), mask)]
 
     return write
 
@@ -251,7 +246,7 @@ def _boolean(path: str) -> Write:
         if column.null_count:
             column = column.fill_null(False)
         true = column.to_numpy(zero_copy_only=False)
-        return [_masked(pool, np.where(true, pool.constant(b"\1"), pool.constant(b"\0")), mask)]
+        return [masked(pool, np.where(true, pool.constant(b"\1"), pool.constant(b"\0")), mask)]
 
     return write
 
@@ -271,14 +266,14 @@ def _enum(avro: Avro, path: str) -> Write:
             word = column[int(np.argmax(wrong))].as_py()
             msg = f"field {path}: {word!r} is not one of {', '.join(symbols)}"
             raise EncodeError(msg)
-        return [_masked(pool, pool.longs(np.maximum(places, 0)), mask)]
+        return [masked(pool, pool.longs(np.maximum(places, 0)), mask)]
 
     return write
 
 
 def _fixed(wanted: pa.DataType, path: str) -> Write:
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
-        return [_masked(pool, _run(pool, _cast(column, wanted, path), wanted.byte_width), mask)]
+        return [masked(pool, _run(pool, _cast(column, wanted, path), wanted.byte_width), mask)]
 
     return write
 
@@ -300,7 +295,7 @@ def _decimal(avro: Avro, wanted: pa.DataType, path: str) -> Write:
             msg = f"field {path}: a value has more digits than {wanted} holds"
             raise EncodeError(msg)
         numbers = pool.decimals(high, low) if size is None else _sized(pool, limbs, size)
-        return [_masked(pool, numbers, mask)]
+        return [masked(pool, numbers, mask)]
 
     return write
 
@@ -320,7 +315,7 @@ def _blocks(pool: Pool, column: pa.Array, items: pa.LargeBinaryArray, first: int
     offsets = column.offsets.to_numpy().astype(np.int64) - first
     counts = np.diff(offsets)
     filled = counts > 0 if mask is None else (counts > 0) & mask
-    end = _masked(pool, b"\0", mask)
+    end = masked(pool, b"\0", mask)
     if not filled.any():
         return [end]
     ends = np.frombuffer(items.buffers()[1], np.int64)
@@ -328,7 +323,7 @@ def _blocks(pool: Pool, column: pa.Array, items: pa.LargeBinaryArray, first: int
     head = pool.longs(counts)
     if filled.all():
         return [head, body, end]
-    return [np.where(filled, head, Pool.EMPTY), np.where(filled, body, Pool.EMPTY), end]
+    return [masked(pool, head, filled), masked(pool, body, filled), end]
 
 
 def _span(column: pa.Array) -> tuple[int, int]:

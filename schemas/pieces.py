@@ -22,6 +22,13 @@ _U64 = np.uint64
 _SMALL: Final = 1024
 
 
+def masked(pool: "Pool", piece: Piece, mask: Mask | None) -> Piece:
+    """The piece in the rows of the mask, no bytes in the others."""
+    if mask is None:
+        return piece
+    return np.where(mask, pool.constant(piece) if isinstance(piece, bytes) else piece, Pool.EMPTY)
+
+
 def varint(value: int) -> bytes:
     """One number as a zigzag varint."""
     rest = (value << 1) ^ (value >> 63)
@@ -74,9 +81,12 @@ class Pool:
         numbers: I64 = np.arange(first, first + 2 * len(begin), 2)
         return numbers
 
-    def longs(self, value: I64) -> I64:
+    def longs(self, value: I64) -> Piece:
         """Zigzag varints of up to 64 bits."""
-        if len(value) and int(value.min()) >= 0 and int(value.max()) < _SMALL:
+        least, most = (int(value.min()), int(value.max())) if len(value) else (0, 0)
+        if least == most:
+            return varint(least)
+        if least >= 0 and most < _SMALL:
             if self._small is None:
                 sizes = np.cumsum([0, *map(len, _SMALL_VARINTS)])
                 self._small = self.add(b"".join(_SMALL_VARINTS), sizes)

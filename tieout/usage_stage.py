@@ -167,7 +167,8 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
 
     Where a row pauses the partition, the batch ends with it: ``counts.received`` is how many rows were taken.
     """
-    batch, (events, rows, clock, rejected) = _until_paused(state, batch, _admitted(state, batch))
+    batch, (kept, clock, rejected) = _until_paused(state, batch, _admitted(state, batch))
+    rows = batch.rows[kept]
     counts = Counts(received=batch.size)
     work = _Work(state, batch, counts, clock)
     state.rater.rows = []
@@ -175,18 +176,16 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     work.dead += [DeadLetter(int(batch.positions[r.row]), r.reason, r.message, r.path) for r in rejected]
     counts.rejected += len(rejected)
     _take_versions(work, versions)
-    events = coded(events)
+    events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)
     customers = words[events["customer_id"].indices.to_numpy()]
-    keys = combine(customers, identities(events["source"], events["id"]))
+    keys = combine(customers, identities(events["source"], events["id"]))[kept]
     verdicts = state.seen.judge(
-        keys, content_digests(events, customers), _times(events), clock[rows], batch.positions[rows]
+        keys, content_digests(events, customers)[kept], _times(events)[kept], clock[rows], batch.positions[rows]
     )
-    _refuse_repeats(work, events, rows, verdicts.kind, verdicts.first_position)
-    new = np.nonzero(verdicts.kind == NEW)[0]
-    if len(new) < len(rows):
-        events, rows, keys = events.take(pa.array(new)), rows[new], keys[new]
-    fast = _price(work, events, rows, keys, words)
+    _refuse_repeats(work, events, kept, verdicts.kind, verdicts.first_position)
+    new = verdicts.kind == NEW
+    fast = _price(work, events, kept[new], keys[new], words)
     state.clock = int(clock[-1]) if len(clock) else state.clock
     if batch.ends_interval:
         state.rater.clock = max(state.clock, 0)  # within an interval it stands, however the interval is cut
@@ -259,11 +258,11 @@ def _times(events: pa.RecordBatch) -> I64:
     return events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
-_Admitted = tuple[pa.RecordBatch, I64, I64, list[Rejected]]
+_Admitted = tuple[I64, I64, list[Rejected]]
 
 
 def _admitted(state: UsageState, batch: UsageBatch) -> _Admitted:
-    """The rows that pass decode, ranges and time; the clock at every row of the batch; the rejected."""
+    """Which of the decoded events pass ranges and time; the clock at every row of the batch; the rejected."""
     events, rows = batch.events, batch.rows
     bad, rejected = out_of_range(events, rows)
     rejected = [*batch.undecodable, *rejected]
@@ -288,16 +287,12 @@ def _admitted(state: UsageState, batch: UsageBatch) -> _Admitted:
     for i in np.nonzero(late)[0].tolist():
         message = f"event time is more than {state.limits.horizon // DAY} days behind the partition's clock; correct it by hand"
         rejected.append(Rejected(int(rows[i]), "too_late", message, "time"))
-    bad |= late
-    if bad.any():
-        good = np.nonzero(~bad)[0]
-        events, rows = events.take(pa.array(good)), rows[good]
-    return events, rows, clock, rejected
+    return np.flatnonzero(~(bad | late)), clock, rejected
 
 
 def _until_paused(state: UsageState, batch: UsageBatch, admitted: _Admitted) -> tuple[UsageBatch, _Admitted]:
     """The batch up to the row at which too many are rejected: all of it, nearly always."""
-    events, rows, clock, rejected = admitted
+    kept, clock, rejected = admitted
     if state.rejects is None or not rejected:
         return batch, admitted
     first = state.totals.received
@@ -308,23 +303,24 @@ def _until_paused(state: UsageState, batch: UsageBatch, admitted: _Admitted) -> 
         return batch, admitted
     n = last - first + 1
     batch = replace(batch, positions=batch.positions[:n], record_time=batch.record_time[:n], values=batch.values.slice(0, n))
-    kept = np.arange(np.searchsorted(rows, n))
-    return batch, (events.take(pa.array(kept)), rows[: len(kept)], clock[:n], [r for r in rejected if r.row < n])
+    kept = kept[: np.searchsorted(batch.rows[kept], n)]
+    return batch, (kept, clock[:n], [r for r in rejected if r.row < n])
 
 
-def _refuse_repeats(work: _Work, events: pa.RecordBatch, rows: I64, kind: npt.NDArray[np.int8], first: I64) -> None:
+def _refuse_repeats(work: _Work, events: pa.RecordBatch, kept: I64, kind: npt.NDArray[np.int8], first: I64) -> None:
     """Count duplicates; a conflict is an exception that carries both payloads, the first delivery stands."""
     work.counts.duplicate += int((kind == DUPLICATE).sum())
     conflicts = np.nonzero(kind == CONFLICT)[0]
     work.counts.conflict += len(conflicts)
-    for i in conflicts.tolist():
-        position = int(work.batch.positions[rows[i]])
+    for i, stands in zip(kept[conflicts].tolist(), first[conflicts].tolist(), strict=True):
+        row = int(work.batch.rows[i])
+        position = int(work.batch.positions[row])
         source, event_id = events["source"][i].as_py(), events["id"][i].as_py()
         message = f"event {event_id!r} of source {source!r} came again with other content; the first delivery stands"
         work.exceptions.append(
             FinancialException(
                 "usage_conflict", "usage_event", event_id, events["customer_id"][i].as_py(), message,
-                work.clock_at(int(rows[i])), (f"source {source}",), (int(first[i]), position),
+                work.clock_at(row), (f"source {source}",), (stands, position),
             )
         )
 
@@ -359,37 +355,37 @@ def _contract_exception(work: _Work, kind: str, version: Refused) -> FinancialEx
     return FinancialException(kind, "contract_version", name, version.customer_id, version.message, max(work.state.clock, 0))
 
 
-def _price(work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes, words: Lanes) -> Fast:
-    """Price the rows that are new: by columns where the kernel can, the rest event by event in order.
+def _price(work: _Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lanes) -> Fast:
+    """Price the events that are new: by columns where the kernel can, the rest event by event in order.
 
     ``words`` are the hashes of the distinct customers.
     """
-    state = work.state
-    customers, time = events["customer_id"], _times(events)
-    version = state.tariffs.tag(words, customers.indices.to_numpy(), time)
-    slow = _one_by_one(work, events, customers, version)
+    state, batch = work.state, work.batch
+    customers, time, rows = events["customer_id"], _times(events)[new], batch.rows[new]
+    version = state.tariffs.tag(words, customers.indices.to_numpy()[new], time)
+    slow = (version == SEVERAL) | _one_by_one(work, events, customers)[new]
     tariff = np.full(len(rows), -1, np.int64)
     governed = np.nonzero((version >= 0) & ~slow)[0]
     if len(governed):
         meter = events["meter"]
-        tariff[governed] = state.tariffs.solo(version[governed], meter.indices.to_numpy()[governed], meter.dictionary.to_pylist())
+        tariff[governed] = state.tariffs.solo(version[governed], meter.indices.to_numpy()[new[governed]], meter.dictionary.to_pylist())
     columnar = np.nonzero(tariff >= 0)[0]
-    fast, left = _by_columns(work, events, rows, keys, time, tariff, columnar)
-    slow |= (tariff < 0) | left
+    fast = Fast.of(state.tariffs, new[columnar], rows[columnar], keys[columnar], time[columnar], tariff[columnar])
+    fast, done = _by_columns(work, events, fast)
+    slow |= tariff < 0
+    slow[columnar[~done]] = True
     singles = np.nonzero(slow)[0]
     if len(singles):
-        chosen = events.take(pa.array(singles))
-        positions = work.batch.positions[rows[singles]]
-        for event, row in zip(records(chosen, positions), rows[singles].tolist(), strict=True):
+        chosen = events.take(pa.array(new[singles]))
+        for event, row in zip(records(chosen, batch.positions[rows[singles]]), rows[singles].tolist(), strict=True):
             _decide(work, event, row)
     return fast
 
 
-def _one_by_one(work: _Work, events: pa.RecordBatch, customers: pa.DictionaryArray, version: I64) -> Mask:
-    """Rows of the customers that need their events in order: corrections, waiting corrections, several contracts."""
-    state = work.state
-    slow = version == SEVERAL
-    marked = state.waiting.customers_waiting_for_originals()
+def _one_by_one(work: _Work, events: pa.RecordBatch, customers: pa.DictionaryArray) -> Mask:
+    """Events of the customers that need theirs in order: corrections, waiting corrections; and those that name a contract."""
+    slow = np.zeros(events.num_rows, np.bool_)
+    marked = work.state.waiting.customers_waiting_for_originals()
     for name in ("corrects", "voids"):
         column = events[name]
         if column.null_count < len(column):
@@ -403,23 +399,17 @@ def _one_by_one(work: _Work, events: pa.RecordBatch, customers: pa.DictionaryArr
     return slow
 
 
-def _by_columns(
-    work: _Work, events: pa.RecordBatch, rows: I64, keys: Lanes, time: I64, tariff: I64, chosen: I64
-) -> tuple[Fast, Mask]:
-    """Price the chosen rows with the kernel; the mask says which of all rows it left."""
-    state = work.state
-    left = np.zeros(len(rows), np.bool_)
-    fast = Fast.of(state.tariffs, chosen, rows[chosen], keys[chosen], time[chosen], tariff[chosen])
-    found = fast.tariffs
+def _by_columns(work: _Work, events: pa.RecordBatch, fast: Fast) -> tuple[Fast, Mask]:
+    """Price rows with the kernel; the mask says which it did, the others it left."""
+    state, found = work.state, fast.tariffs
     quantity, fits = wide.narrow(events["quantity"])
-    q = np.where(found.count, QUANTITY, quantity[chosen])
-    usual = found.count | (fits[chosen] & (q <= found.safe))
+    q = np.where(found.count, QUANTITY, quantity[fast.index])
+    usual = found.count | (fits[fast.index] & (q <= found.safe))
     number = np.where(usual, found.price, -1)
     chain = state.rater.chains.rows(fast.chain_keys)
     priced = state.rater.chains.price(state.tariffs.table, chain, found.rank, number, q)
-    left[chosen[~priced.done]] = True
     work.counts.priced += int(priced.done.sum())
-    return fast.priced(priced, found.count), left
+    return fast.priced(priced, found.count), priced.done
 
 
 def _decide(work: _Work, event: UsageEvent, row: int) -> None:
