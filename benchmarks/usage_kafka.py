@@ -191,7 +191,8 @@ def check(bootstrap: str, reference: Path, oracle: Path, folder: Path) -> dict:
 
 
 def _process(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as the command line sets it
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def _result(process: subprocess.Popen[str]) -> dict:

@@ -6,6 +6,7 @@ it is asked for, so that ``tieout --help`` costs nothing; this is the one place 
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -225,6 +226,7 @@ def _release(commands: Commands) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = parser().parse_args(arguments)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads for matrices, of which there are none, spin while they wait
     module = importlib.import_module(f"flows.commands.{options.command.replace('import', 'import_')}")
     expected = importlib.import_module("flows.commands.failures")
     try:

@@ -60,6 +60,10 @@ class Decoded:
     rejected: list[Refused]
 
 
+_RUN: Final = 64
+"""Rows of a run, on average, from which on runs are worth putting together."""
+
+
 class Decoder:
     """Decodes the values of one topic into the reader's schema; ``writers`` are the writers' schemas by id."""
 
@@ -164,6 +168,15 @@ def _batch(columns: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def _chosen(batch: pa.RecordBatch, rows: I64) -> pa.RecordBatch:
+    """Rising rows of a batch: where they are long runs these are put together, which costs an eighth of taking row by row."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    if len(breaks) * _RUN > len(rows):
+        return batch.take(pa.array(rows))
+    runs = [batch.slice(run[0], len(run)) for run in np.split(rows, breaks) if len(run)]
+    return pa.concat_batches(runs) if runs else batch.slice(0, 0)
+
+
 def _unframed(buffer: Buffer, row: int) -> Refused:
     start, end = int(buffer.start[row]), int(buffer.end[row])
     todo = "send an Avro body with its 5-byte frame"
@@ -200,7 +213,7 @@ class _Plan:
         if not cursor.fault.any():
             return [(batch, rows)]
         good = np.nonzero(cursor.fault == 0)[0]
-        parts = [(batch.take(pa.array(good)), rows[good])]
+        parts = [(_chosen(batch, good), rows[good])]
         saved = {}
         for i in np.nonzero(cursor.fault)[0].tolist():
             fault, row = Fault(int(cursor.fault[i])), int(rows[i])
