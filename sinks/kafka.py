@@ -93,12 +93,21 @@ class TransactionalWriter:
                 self._producer.send_offsets_to_transaction(positions, group, ANSWER_SECONDS)
             self._producer.commit_transaction(ANSWER_SECONDS)
         except KafkaException as error:
-            with suppress(KafkaException):  # what is fatal, as a fence is, it raises once more
-                self._producer.poll(0)  # the client tells now why records were not taken
+            cause = self._cause(error)
             for topic, reason in self._unwritten.items():
                 if reason.code() in _REFUSED:
                     raise _refused(reason, self._name, f"records of {topic}") from error
-            raise _failed(error, self._name, "a commit") from error
+            raise _failed(cause, self._name, "a commit") from error
+
+    def _cause(self, error: KafkaException) -> KafkaException:
+        """What a failure goes back to: a call says only that there was something fatal, as a fence is; the client tells what when it is polled."""
+        try:
+            self._producer.poll(0)  # it tells now, too, why records were not taken
+        except (KafkaException, SystemError) as told:  # SystemError: it had records to tell of besides, and came over its own exception
+            cause = told if isinstance(told, KafkaException) else told.__cause__
+            if isinstance(cause, KafkaException) and error.args[0].code() == KafkaError._FATAL:  # noqa: SLF001 - the client's name
+                return cause
+        return error
 
     def _produce(self, records: Records) -> None:
         values, keys = records.batch["value"].to_pylist(), records.batch["key"].to_pylist()

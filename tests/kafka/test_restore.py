@@ -8,6 +8,7 @@ import pytest
 from flows import topics, usage
 from flows.kafka_place import KafkaLog
 from sinks.errors import Fenced
+from sinks.kafka import TransactionalWriter
 from sources.errors import SourceAway
 from tests.flow import folders
 from tests.kafka import installations
@@ -78,3 +79,19 @@ def test_a_cell_that_is_replaced_while_it_restores_ends_fenced_and_blames_no_top
     monkeypatch.setattr(usage.UsageCell, "_blobs", late)
     with pytest.raises(Fenced, match="another process has taken this partition"):
         installations.drain(place, rows=50)
+
+
+def test_a_fence_that_strikes_between_the_records_of_a_commit_is_told_as_one(place, monkeypatch):
+    cell = installations.cell(place, rows=50)
+    produce, fences = TransactionalWriter._produce, []
+
+    def slowly(self, records):
+        if not fences:
+            fences.append(place.fence("usage", 0))
+        produce(self, records)
+        time.sleep(0.5)  # the client sends, and learns of the fence
+
+    monkeypatch.setattr(TransactionalWriter, "_produce", slowly)
+    with pytest.raises(Fenced, match="another process has taken this partition"):
+        cell.attempt()
+    fences[0].close()
