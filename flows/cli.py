@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 DONE: Final = 0
@@ -242,5 +243,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(expected.code_of(error))
 
 
+def process() -> None:
+    """A command as a process, which ends as soon as it is done: Arrow's threads, torn down while they work, may abort it (apache/arrow#34314)."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            with suppress(BrokenPipeError):
+                stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    process()
