@@ -18,6 +18,7 @@ from flows.stack.errors import StackError
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.02
+_HALT_SECONDS: Final = 5.0
 _TAIL: Final = 12
 _WATCH: Final = ("/bin/sh", "-c", 'read -r line; kill -KILL "$0"')
 
@@ -108,8 +109,11 @@ class Part(ABC):
         self._end()
 
     def pause(self) -> None:
-        """Halt it: its connections stay open and nothing answers."""
+        """Halt it: its connections stay open and nothing answers, once this returns."""
         os.kill(self.pid, signal.SIGSTOP)
+        waited_until = time.monotonic() + _HALT_SECONDS
+        while not _halted(self.pid) and time.monotonic() < waited_until:  # its threads stop one by one
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on after ``pause``."""
@@ -128,3 +132,12 @@ class Part(ABC):
 def last_lines(text: str, count: int) -> str:
     """The last lines of what a Java program said, without the lines of its stack traces."""
     return "\n".join([line for line in text.splitlines() if line.strip() and not line.startswith("\tat ")][-count:])
+
+
+def _halted(pid: int) -> bool:
+    """Whether no thread of a process runs, as far as the system tells."""
+    try:
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has ended meanwhile
+        return False
+    return all(state in "Tt" for state in states)
