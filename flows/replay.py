@@ -11,7 +11,7 @@ from pathlib import Path
 from flows import codecs, topics, usage
 from flows import token as tokens
 from flows.file_place import FilePlace
-from flows.originals import RatedIndex
+from flows.rated_runs import RatedRuns
 from flows.token import Token
 from flows.usage_records import FLOW, outputs
 from schemas import segments
@@ -56,7 +56,7 @@ def replay(root: Path, partition: int, limits: Limits, rows: int) -> Iterator[Re
     for reader in readers.values():
         reader.refresh()
     rated = _Until(readers[topics.RATED])
-    fold = usage.UsageFold(partition, readers[topics.CONTRACTS], readers[topics.USAGE], RatedIndex(rated), UsageState(limits))
+    fold = usage.UsageFold(partition, readers[topics.CONTRACTS], readers[topics.USAGE], RatedRuns(rated), UsageState(limits))
     decoder = codecs.decoder("usage_event", FilePlace(root).writers())
     before = Token(FLOW, partition, 0)
     for token in tokens.all_of(readers[usage.TOKEN]):
@@ -64,7 +64,7 @@ def replay(root: Path, partition: int, limits: Limits, rows: int) -> Iterator[Re
         results: list[Result] = []
         end = token.positions[topics.USAGE]
         for lot in _lots(readers[topics.USAGE], before.positions.get(topics.USAGE, 0), end, rows):
-            results.append(fold.step(usage.prepare(decoder, lot), versions, ends_interval=lot.end >= end))
+            results.append(fold.step(usage.prepare(decoder, lot), versions, ends_interval=lot.end >= end, slices=token.counts["slices"] > 0 and not results))
             rated.end += results[-1].rated.num_rows
             versions = []
         yield _compared(fold, token, results)

@@ -30,7 +30,6 @@ SCHEMAS: Final = {
 OWNERS: Final = {
     "usage_conflict": "metering",
     "contract_refused": "contracts",
-    "contract_backdated": "billing",
     "hold_no_customer": "contracts",
     "hold_no_contract": "contracts",
     "hold_contract_inactive": "contracts",

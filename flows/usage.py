@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,10 @@ from flows import cells as sharing
 from flows import codecs, command_records, pause, topics, usage_records, usage_state
 from flows import token as tokens
 from flows.contract_records import KeptRecords
-from flows.originals import RatedIndex, neighbours
+from flows.originals import neighbours
 from flows.pause import Gate, PartitionPaused, Pause
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
+from flows.rated_runs import RatedRuns
 from flows.token import Token
 from flows.usage_records import DEAD, FLOW
 from schemas import segments
@@ -35,9 +36,9 @@ from sources.errors import SourceAway, SourceError
 from sources.lot import Lot
 from tieout import money
 from tieout.contract_batch import ContractBatch
-from tieout.contract_columns import Spans
 from tieout.dedup import Seen
 from tieout.ids import EventKey
+from tieout.rating.history import Known
 from tieout.rejection import Rejects
 from tieout.usage import NO_CLOCK, Rejected
 from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
@@ -69,7 +70,7 @@ class UsageSource:
     @property
     def ended(self) -> bool:
         """Whether the end is reached; not before one lot, be it empty, so that contracts count."""
-        return self._looked and self._cell.position >= self._end and self._cell.paused is None
+        return self._looked and self._cell.position >= self._end and self._cell.paused is None and not self._cell.reprices
 
     @property
     def stuck(self) -> str | None:
@@ -85,6 +86,8 @@ class UsageSource:
                 raise PartitionPaused("; ".join(source.stuck for source in self._all.values() if source.stuck))
             return None
         if self._cell.paused is not None:
+            return pause.nothing_at(self._cell.position)
+        if self._position >= self._end and self._cell.position >= self._end and self._cell.reprices:
             return pause.nothing_at(self._cell.position)
         if self._position >= self._end > self._cell.position:
             return None  # all is read, the last lot is still to be folded
@@ -111,14 +114,14 @@ class UsageFold:
     partition: int
     contracts: Reader
     usage: Reader
-    rated: RatedIndex
+    rated: RatedRuns
     state: UsageState
     records: KeptRecords = field(default_factory=KeptRecords)
 
     @classmethod
     def of(cls, partition: int, log: Log, limits: Limits) -> "UsageFold":
         """A fold of nothing yet."""
-        rated = RatedIndex(log.written(topics.RATED))
+        rated = RatedRuns(log.written(topics.RATED))
         return cls(partition, log.reader(topics.CONTRACTS), log.reader(topics.USAGE), rated, UsageState(limits))
 
     def versions(self, start: int, end: int) -> Iterable[ContractBatch]:
@@ -131,18 +134,19 @@ class UsageFold:
             yield self.records.take(lot.records["value"])
             start = lot.end
 
-    def step(self, prepared: Prepared, versions: Iterable[ContractBatch], *, ends_interval: bool = True) -> Result:
-        """Fold one lot, after the versions."""
+    def step(self, prepared: Prepared, versions: Iterable[ContractBatch], *, ends_interval: bool = True, slices: bool = True) -> Result:
+        """Fold one lot, after the versions and, where they are due, the slices of re-pricing."""
+        found = self.rated.slices(self.state.jobs) if slices else []
         taken = self.state.take(versions)
         lot, decoded = prepared.lot, prepared.decoded
         undecodable = [Rejected(r.row, r.reason, r.message, r.path) for r in decoded.rejected]
         batch = UsageBatch(
             lot.positions, decoded.batch, decoded.rows, lot.records["timestamp"].to_numpy(), lot.records["value"],
-            undecodable, self._originals(decoded.batch), self.rated.backdated(Spans(self.state.book.columns, taken.rows)), ends_interval,
+            undecodable, self._originals(decoded.batch), found, ends_interval,
         )
         return step(self.state, batch, taken)
 
-    def _originals(self, events: pa.RecordBatch) -> Mapping[Any, Any]:
+    def _originals(self, events: pa.RecordBatch) -> Mapping[tuple[str, EventKey], Known]:
         wanted: set[tuple[str, EventKey]] = set()
         for name in ("corrects", "voids"):
             column = events[name]
@@ -158,6 +162,7 @@ class UsageFold:
         away = sorted(position for position in wanted if lot.row_of(position) is None)
         if away:
             self.usage.refresh()
+            away = [position for position in away if position >= self.usage.start]  # older ones are gone with their topic's retention
         lots = [lot, *neighbours(self.usage, away)]
 
         def find(position: int) -> Lot:
@@ -205,6 +210,11 @@ class UsageCell:
     def position(self) -> int:
         """The next usage record to read."""
         return self.token.positions.get(topics.USAGE, 0)
+
+    @property
+    def reprices(self) -> bool:
+        """Whether events priced before are still to be looked at, because of versions that came late."""
+        return bool(self.fold.state.jobs.queue)
 
     @property
     def paused(self) -> Pause | None:
@@ -302,7 +312,7 @@ class UsageCell:
         end = self.fold.contracts.refresh()
         start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
         moved = prepared.lot.end > self.position and time.monotonic() - self._committed_at >= IDLE_SECONDS
-        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved:
+        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved and not self.reprices:
             return
         before = time.perf_counter()
         if end > start:
@@ -359,7 +369,7 @@ class UsageCell:
         token = Token(
             FLOW, self.partition, sequence, self.generation, self.cells, usage_state.FORMAT, positions=positions,
             written=written, clock=result.clock, oldest_held_at=state.waiting.oldest(),
-            counts=result.counts.as_dict(), totals=state.totals.as_dict() | {"waiting": state.totals.waiting},
+            counts=result.counts.as_dict() | {"slices": result.slices}, totals=state.totals.as_dict() | {"waiting": state.totals.waiting},
             amounts={currency: format(money.decimal(units, money.RATED_SCALE), "f") for currency, units in sorted(state.amounts.items())},
             digests={topic: segments.digest(batch) for topic, batch in outputs.items() if batch.num_rows},
             previous_chain=self.token.chain,

@@ -104,6 +104,8 @@ def _exception(found: FinancialException, partition: int, original: Originals) -
 
 
 def _payload(position: int, partition: int, original: Originals) -> str:
-    """The original bytes at a position, as hexadecimal text."""
-    record = dead_letters.record_at(position, topics.USAGE, original)
-    return f"{topics.USAGE} partition {partition} position {position}: {(record['value'] or b'').hex()}"
+    """The original bytes at a position, as hexadecimal text; an event priced long ago may be older than its topic keeps."""
+    lot = original(position)
+    row = lot.row_of(position)
+    told = "no longer kept" if row is None else (lot.record(row)["value"] or b"").hex()
+    return f"{topics.USAGE} partition {partition} position {position}: {told}"

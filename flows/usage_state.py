@@ -6,6 +6,7 @@ In: what a batch changed (or the whole state). Out: records of ``_tieout.usage.s
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +20,14 @@ from tieout.rating.chains import Terms
 from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import Tariffs
 from tieout.rejection import Rejects
+from tieout.repricing_jobs import Job, Jobs
 from tieout.usage import UsageEvent
 from tieout.usage_stage import Entry, Result, UsageState, restore_entry
 
 FORMAT: Final = 1
 FULL: Final = "full"
 REJECTS: Final = "rejects"
+JOBS: Final = "jobs"
 PART_BYTES: Final = 700_000
 SEEN_BYTES: Final = 900_000
 _APPLICATION: Final = pa.schema([
@@ -35,7 +38,10 @@ _APPLICATION: Final = pa.schema([
 ])
 _HELD: Final = pa.schema([
     ("op", pa.string()), ("event", pa.string()), ("reason", pa.string()), ("at", pa.int64()),
-    ("record_time", pa.int64()), ("value", pa.binary()), ("escalated", pa.bool_()),
+    ("record_time", pa.int64()), ("value", pa.binary()), ("escalated", pa.bool_()), ("was_priced", pa.bool_()),
+])
+_JOBS: Final = pa.schema([
+    ("customer_id", pa.string()), ("contract_id", pa.string()), ("version", pa.int64()), ("time", pa.int64()), ("end_us", pa.int64()), ("identity", pa.uint64()),
 ])
 
 
@@ -112,6 +118,7 @@ def changes(state: UsageState, result: Result) -> list[tuple[str, bytes]]:
         *blobs("journal", _journal_table(result.journal)),
         *blobs("held", _held_table(_final(state, rows))),
         *blobs("levels", _levels_table(state.rater, state.rater.take_touched_levels())),
+        *_jobs_blobs(state.jobs, whole=False),
         *_rejects_blobs(state.rejects, whole=False),
     ]
 
@@ -138,6 +145,7 @@ def whole(state: UsageState) -> list[tuple[str, bytes]]:
         *blobs("journal", _journal_table(journal)),
         *blobs("held", _held_table((held, "add") for held in state.waiting.all())),
         *blobs("levels", _levels_table(state.rater, set(state.rater.levels))),
+        *_jobs_blobs(state.jobs, whole=True),
         *_rejects_blobs(state.rejects, whole=True),
     ]
 
@@ -153,6 +161,9 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
         match kind:
             case _ if kind == FULL:
                 terms, entries, levels, held, rejects = [], [], {}, {}, None
+                state.jobs = Jobs()
+            case _ if kind == JOBS:
+                state.jobs = _jobs_of(raw)
             case _ if kind == REJECTS:
                 rejects = raw
             case "terms":
@@ -186,6 +197,18 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
         state.waiting.add(waits)
     if rejects is not None and state.rejects is not None:
         put_rejects_back(state.rejects, rejects)
+
+
+def _jobs_blobs(jobs: Jobs, *, whole: bool) -> list[tuple[str, bytes]]:
+    """All jobs where one has changed: they are few, and each record stands for all."""
+    changed = jobs.take_change()
+    if not (jobs.queue if whole else changed):
+        return []
+    return [(JOBS, blob(pa.Table.from_pylist([asdict(job) for job in jobs.queue], schema=_JOBS)))]
+
+
+def _jobs_of(raw: bytes) -> Jobs:
+    return Jobs([Job(**row) for row in table_of(raw).to_pylist()])
 
 
 def _rejects_blobs(rejects: Rejects | None, *, whole: bool) -> list[tuple[str, bytes]]:
@@ -254,6 +277,7 @@ def _held_table(rows: Iterable[tuple[Held, str]]) -> pa.Table:
         {
             "op": op, "event": json.dumps(_event_row(held.event)), "reason": held.reason, "at": held.at,
             "record_time": held.record_time, "value": held.value, "escalated": held.escalated,
+            "was_priced": held.was_priced,
         }
         for held, op in rows
     ], schema=_HELD)
@@ -275,7 +299,7 @@ def _held_of(raw: bytes) -> Iterator[tuple[str, Held]]:
             EventKey(source, name), customer, meter, time, quantity, attributes, contract, amount,
             None if corrects is None else EventKey(*corrects), None if voids is None else EventKey(*voids), position,
         )
-        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"])
+        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"], row["was_priced"])
 
 
 def _levels_table(rater: Rater, places: Iterable[tuple[object, ...]]) -> pa.Table:

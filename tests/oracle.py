@@ -133,21 +133,37 @@ def is_level(charge):
     return aggregation["kind"] == "weighted_sum" or aggregation.get("carry_over", False)
 
 
+def met(versions, event):
+    """The contract, version and charges that an event meets with all facts known; None where it is held."""
+    moment, attributes = at(event["time"]), event.get("attributes", {})
+    contracts = sorted({v["contract_id"] for v in versions if v["customer_id"] == event["customer_id"]})
+    if event.get("contract_id"):
+        contracts = [name for name in contracts if name == event["contract_id"]]
+    found = [(name, v) for name in contracts if (v := governing(versions, name, moment)) and any(c["meter"] == event["meter"] for c in v["charges"])]
+    if len(found) != 1:
+        return None
+    name, version = found[0]
+    if version.get("status", "active") in ("suspended", "terminated") and version.get("billing", {}).get("inactive_usage", "exception") != "price":
+        return None
+    passing = [c for c in version["charges"] if c["meter"] == event["meter"] and all(attributes.get(n) in allowed for n, allowed in c.get("filters", {}).items())]
+    return (name, version, passing) if passing else None
+
+
+def waiting(versions, events):
+    """How many events wait for ever: what nothing prices, and corrections whose original never came."""
+    fates, live = facts(versions, events)
+    return fates.count("held") + sum(met(versions, event) is None for _, event in live)
+
+
 def charges(versions, events, through=None):
     """The charge of each (contract, charge, group, period) that has live events; levels to the month of ``through``."""
     placed = defaultdict(list)
     for position, event in facts(versions, events)[1]:
-        moment = at(event["time"])
-        for contract_id in sorted({v["contract_id"] for v in versions if v["customer_id"] == event["customer_id"]}):
-            version = governing(versions, contract_id, moment)
-            for charge in version["charges"] if version else ():
-                if charge["meter"] != event["meter"]:
-                    continue
-                attributes = event.get("attributes", {})
-                if not all(attributes.get(name) in allowed for name, allowed in charge.get("filters", {}).items()):
-                    continue
-                group = tuple(attributes.get(name) for name in charge["group_by"]) if charge.get("group_by") else None
-                placed[contract_id, charge["charge_id"], group].append((moment, position, event, version["version"], charge))
+        moment, attributes = at(event["time"]), event.get("attributes", {})
+        found = met(versions, event)
+        for charge in found[2] if found else ():
+            group = tuple(attributes.get(name) for name in charge["group_by"]) if charge.get("group_by") else None
+            placed[found[0], charge["charge_id"], group].append((moment, position, event, found[1]["version"], charge))
     totals = {}
     for place, found in placed.items():
         if is_level(found[0][4]):

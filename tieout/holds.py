@@ -35,6 +35,8 @@ class Held:
     record_time: int
     value: bytes
     escalated: bool = False
+    was_priced: bool = False
+    """Whether a version took it out of what it had been priced at."""
 
     @property
     def hold_id(self) -> str:

@@ -31,6 +31,8 @@ class Counts:
 
     received: int = 0
     released: int = 0
+    withdrawn: int = 0
+    """Events priced before that a backdated version has held or waived."""
     priced: int = 0
     duplicate: int = 0
     conflict: int = 0
@@ -53,13 +55,13 @@ class Counts:
 
     def broken(self) -> str | None:
         """The fate equation of an interval, as words where it does not hold."""
-        came, went = self.received + self.released, self.priced + self.duplicate + self.conflict + self.rejected + self.held
+        came, went = self.received + self.released + self.withdrawn, self.priced + self.duplicate + self.conflict + self.rejected + self.held
         if came == went:
             return None
-        return f"received + released = {came}, but priced + duplicate + conflict + rejected + held = {went}: {self.as_dict()}"
+        return f"received + released + withdrawn = {came}, but priced + duplicate + conflict + rejected + held = {went}: {self.as_dict()}"
 
 
-NAMES: Final = ("received", "released", "priced", "duplicate", "conflict", "rejected", "held")
+NAMES: Final = ("received", "released", "withdrawn", "priced", "duplicate", "conflict", "rejected", "held")
 
 
 @dataclass(frozen=True, slots=True)

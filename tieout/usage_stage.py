@@ -11,120 +11,35 @@ order; everything that an event can touch belongs to its customer, so the two ne
 Source: docs/semantics.md sections 1 to 4.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tieout import wide
-from tieout.contract_batch import ContractBatch, Refused, Taken
-from tieout.contract_book import ContractBook
-from tieout.contract_intake import bring_in
+from tieout import fates, wide
+from tieout.contract_batch import Refused, Taken
 from tieout.contracts import ContractVersion
-from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries, Seen
-from tieout.holds import NEEDS_A_PERSON, REMEDIES, Held, HoldRecord, Waiting
-from tieout.ids import EventKey, Lanes, combine, of_strings
+from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries
+from tieout.fates import UsageBatch, Work
+from tieout.holds import Held, HoldRecord
+from tieout.ids import Lanes, combine, of_strings
 from tieout.rating.adjustments import QUANTITY
 from tieout.rating.chains import Terms
 from tieout.rating.rated import Fast, rated_rows
-from tieout.rating.rater import Application, Rater
-from tieout.rating.tariff import INACTIVE, SEVERAL, Tariff, Tariffs
-from tieout.rejection import Rejects
+from tieout.rating.tariff import SEVERAL
+from tieout.repricing import reprice
 from tieout.stage import Counts, DeadLetter, FinancialException
-from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, coded, content_digests, identities, negative, out_of_range, records
+from tieout.usage import EVENTS, Rejected, UsageEvent, clocks, coded, content_digests, identities, negative, out_of_range, records
+from tieout.usage_state import DAY, HOUR, Entry, Limits, UsageState, restore_entry
+
+__all__ = ["DAY", "HOUR", "Entry", "Limits", "Result", "UsageBatch", "UsageState", "one_by_one", "restore_entry", "step"]
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-DAY: Final = 86_400_000_000
-HOUR: Final = 3_600_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The stage's settings, in microseconds."""
-
-    horizon: int = 35 * DAY
-    future_limit: int = 24 * HOUR
-    hold_limit: int = 7 * DAY
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """What the rated topic knows of an event that a correction names: one of its charges, at today's quantity."""
-
-    customer_id: str
-    contract_id: str
-    contract_version: int
-    charge_id: str
-    group: tuple[str | None, ...] | None
-    time: int
-    quantity: int
-
-
-@dataclass(frozen=True, slots=True)
-class UsageBatch:
-    """Rows of one partition in log order; ``events`` holds the decodable ones, ``rows`` their places among all."""
-
-    positions: I64
-    events: pa.RecordBatch
-    rows: I64
-    record_time: I64
-    values: pa.Array
-    undecodable: Sequence[Rejected] = ()
-    originals: Mapping[tuple[str, EventKey], Sequence[Original]] = field(default_factory=dict)
-    backdated: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """For versions that govern events priced before: how many, by (contract, version)."""
-    ends_interval: bool = True
-    """Whether what falls due by the clock alone (overdue holds, levels that open a period) is looked at after it."""
-
-    @property
-    def size(self) -> int:
-        """How many rows there are, decodable or not."""
-        return len(self.positions)
-
-
-@dataclass(slots=True)
-class UsageState:
-    """The fold's state: everything that the stage remembers between batches of a partition."""
-
-    limits: Limits = field(default_factory=Limits)
-    clock: int = NO_CLOCK
-    seen: Seen = field(init=False)
-    book: ContractBook = field(default_factory=lambda: ContractBook(first_number=1))
-    tariffs: Tariffs = field(init=False)
-    rater: Rater = field(init=False)
-    waiting: Waiting = field(default_factory=Waiting)
-    voided: set[tuple[str, EventKey]] = field(default_factory=set)
-    totals: Counts = field(default_factory=Counts)
-    amounts: dict[str, int] = field(default_factory=dict)
-    rejects: Rejects | None = None
-    """What may pause the partition; None in a replay or a quote, which take what they are given."""
-
-    def __post_init__(self) -> None:
-        self.seen, self.tariffs = Seen(self.limits.horizon), Tariffs(self.book)
-        self.rater = Rater(self.tariffs, self.governing_version)
-
-    def take(self, versions: Iterable[ContractVersion | ContractBatch]) -> Taken:
-        """Bring versions into force; after a restart, those that were: what was refused then is refused again."""
-        return bring_in(self.book, self.tariffs, versions)
-
-    def governing_version(self, contract_id: str, instant: int) -> int | None:
-        """The version in force at an instant, unless it is suspended or terminated."""
-        version = self.book.governing(contract_id, instant)
-        return None if version is None or version.status in INACTIVE else version.version
-
-
-class Entry(NamedTuple):
-    """One change of what is priced event by event: an application entered, changed or left, or an event voided."""
-
-    op: Literal["add", "alter", "void", "voided"]
-    met: Application | None
-    customer_id: str
-    key: EventKey
 
 
 @dataclass(slots=True)
@@ -142,24 +57,8 @@ class Result:
     journal: list[Entry]
     held: list[Held]
     unheld: list[Held]
-
-
-@dataclass(slots=True)
-class _Work:
-    """One call of ``step``: the state with what the batch has come to so far."""
-
-    state: UsageState
-    batch: UsageBatch
-    counts: Counts
-    clock: I64
-    dead: list[DeadLetter] = field(default_factory=list)
-    holds: list[HoldRecord] = field(default_factory=list)
-    exceptions: list[FinancialException] = field(default_factory=list)
-    met: dict[tuple[str, EventKey], list[Application]] = field(default_factory=dict)
-    journal: list[Entry] = field(default_factory=list)
-
-    def clock_at(self, row: int) -> int:
-        return int(self.clock[row]) if 0 <= row < len(self.clock) else self.state.clock
+    slices: int
+    """How many slices of re-pricing were looked at."""
 
 
 def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersion] | Taken = ()) -> Result:
@@ -170,12 +69,13 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     batch, (kept, clock, rejected) = _until_paused(state, batch, _admitted(state, batch))
     rows = batch.rows[kept]
     counts = Counts(received=batch.size)
-    work = _Work(state, batch, counts, clock)
+    work = Work(state, batch, counts, clock)
     state.rater.rows = []
     state.waiting.added, state.waiting.removed = [], []
     work.dead += [DeadLetter(int(batch.positions[r.row]), r.reason, r.message, r.path) for r in rejected]
     counts.rejected += len(rejected)
     _take_versions(work, versions)
+    reprice(work, batch.slices)
     events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)
     customers = words[events["customer_id"].indices.to_numpy()]
@@ -190,9 +90,9 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     if batch.ends_interval:
         state.rater.clock = max(state.clock, 0)  # within an interval it stands, however the interval is cut
         state.rater.open_periods(batch.size)
-        _escalate(work)
+        fates.escalate(work)
     state.seen.sweep(state.clock)
-    rated = rated_rows(state.tariffs, events, fast, state.rater.rows)
+    rated = rated_rows(state.tariffs, events, batch.positions, fast, state.rater.rows)
     for currency, amount in rated.amounts.items():
         state.amounts[currency] = state.amounts.get(currency, 0) + amount
     state.totals.add(counts)
@@ -203,6 +103,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     return Result(
         rated.table, work.holds, sorted(work.dead, key=lambda d: d.position), work.exceptions, counts, state.clock,
         verdicts.entries, state.rater.chains.take_changes(), work.journal, state.waiting.added, state.waiting.removed,
+        len(batch.slices),
     )
 
 
@@ -220,38 +121,16 @@ def one_by_one(state: UsageState, events: Sequence[UsageEvent], clock: I64) -> S
     An event's ``position`` is its row in ``clock``; its rated rows are left in ``state.rater.rows``.
     """
     batch = UsageBatch(np.arange(len(clock)), _no_events(), np.empty(0, np.int64), clock, pa.nulls(len(clock), pa.large_binary()))
-    work = _Work(state, batch, Counts(), clock)
+    work = Work(state, batch, Counts(), clock)
     for event in events:
         state.rater.clock = work.clock_at(event.position)
-        _decide(work, event, event.position)
+        fates.decide(work, event, event.position)
     return Singles(work.holds, work.dead, work.exceptions)
 
 
 @cache
 def _no_events() -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=EVENTS)
-
-
-def restore_entry(state: UsageState, entry: Entry) -> None:
-    """Apply one journal entry to a state that is being restored; what it emits is thrown away by the caller."""
-    name = (entry.customer_id, entry.key)
-    if entry.op == "voided":
-        state.voided.add(name)
-        state.rater.events.pop(name, None)
-        return
-    met = entry.met
-    if met is None:
-        msg = f"journal entry {entry.op} of {entry.key} names no application"
-        raise AssertionError(msg)
-    if entry.op == "add":
-        state.rater.add(met, 0)
-        state.rater.events.setdefault(name, []).append(met)
-        return
-    known = next(m for m in state.rater.events[name] if m.place == met.place)
-    if entry.op == "alter":
-        state.rater.alter(known, met.quantity, entry.key, 0)
-    else:
-        state.rater.void(known, entry.key, 0)
 
 
 def _times(events: pa.RecordBatch) -> I64:
@@ -307,7 +186,7 @@ def _until_paused(state: UsageState, batch: UsageBatch, admitted: _Admitted) -> 
     return batch, (kept, clock[:n], [r for r in rejected if r.row < n])
 
 
-def _refuse_repeats(work: _Work, events: pa.RecordBatch, kept: I64, kind: npt.NDArray[np.int8], first: I64) -> None:
+def _refuse_repeats(work: Work, events: pa.RecordBatch, kept: I64, kind: npt.NDArray[np.int8], first: I64) -> None:
     """Count duplicates; a conflict is an exception that carries both payloads, the first delivery stands."""
     work.counts.duplicate += int((kind == DUPLICATE).sum())
     conflicts = np.nonzero(kind == CONFLICT)[0]
@@ -325,37 +204,36 @@ def _refuse_repeats(work: _Work, events: pa.RecordBatch, kept: I64, kind: npt.ND
         )
 
 
-def _take_versions(work: _Work, versions: Sequence[ContractVersion] | Taken) -> None:
-    """Bring contract versions into force, then try again what waited for them."""
+def _take_versions(work: Work, versions: Sequence[ContractVersion] | Taken) -> None:
+    """Bring contract versions into force, try again what waited for them, and look again at what they change in the past."""
     state, columns = work.state, work.state.book.columns
     taken = versions if isinstance(versions, Taken) else state.take(versions)
-    found = [(order, _contract_exception(work, "contract_refused", refused)) for order, refused in taken.refused.items()]
-    for (contract, number), risk in work.batch.backdated.items():
-        at = np.nonzero(taken.rows == state.book.row(contract, number))[0]
-        if len(at):
-            message = (
-                f"version {number} of contract {contract} governs {risk} events that are already "
-                "priced; it applies to new events only, correct the priced ones by hand"
-            )
-            customer = columns.customers.text(int(columns.customer_of_rows(taken.rows[at])[0]))
-            found.append((int(taken.order[at[0]]), _contract_exception(work, "contract_backdated", Refused(contract, number, customer, message))))
-    work.exceptions += [exception for _, exception in sorted(found, key=lambda one: one[0])]
-    if not state.waiting.count or not len(taken.rows):
+    work.exceptions += [_contract_exception(work, "contract_refused", refused) for _, refused in sorted(taken.refused.items())]
+    rows = taken.rows
+    if not len(rows):
+        return
+    state.open_jobs(rows)
+    if state.rater.levels:
+        names = [columns.contracts.text(contract) for contract in columns.contract[rows].tolist()]
+        state.rater.govern_levels({name: f"{name}/{number}" for name, number in zip(names, columns.number[rows].tolist(), strict=True)}, -1)
+    if not state.waiting.count:
         return
     waiting = {columns.customers.find(name): name for name in state.waiting.by_customer}
-    touched = columns.customer_of_rows(taken.rows)
-    for customer in dict.fromkeys(touched[np.isin(touched, list(waiting))].tolist()):
+    touched = columns.customer_of_rows(rows)
+    last = {customer: row for customer, row in zip(touched.tolist(), rows.tolist(), strict=True) if customer in waiting}
+    for customer, row in last.items():
+        ref = f"{columns.contracts.text(int(columns.contract[row]))}/{int(columns.number[row])}"
         for held in state.waiting.of(waiting[customer]):
             if held.reason != "original_unknown":
-                _try_again(work, held)
+                fates.try_again(work, held, ref)
 
 
-def _contract_exception(work: _Work, kind: str, version: Refused) -> FinancialException:
+def _contract_exception(work: Work, kind: str, version: Refused) -> FinancialException:
     name = f"{version.contract_id} version {version.version}"
     return FinancialException(kind, "contract_version", name, version.customer_id, version.message, max(work.state.clock, 0))
 
 
-def _price(work: _Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lanes) -> Fast:
+def _price(work: Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lanes) -> Fast:
     """Price the events that are new: by columns where the kernel can, the rest event by event in order.
 
     ``words`` are the hashes of the distinct customers.
@@ -378,11 +256,11 @@ def _price(work: _Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: La
     if len(singles):
         chosen = events.take(pa.array(new[singles]))
         for event, row in zip(records(chosen, batch.positions[rows[singles]]), rows[singles].tolist(), strict=True):
-            _decide(work, event, row)
+            fates.decide(work, event, row)
     return fast
 
 
-def _one_by_one(work: _Work, events: pa.RecordBatch, customers: pa.DictionaryArray) -> Mask:
+def _one_by_one(work: Work, events: pa.RecordBatch, customers: pa.DictionaryArray) -> Mask:
     """Events of the customers that need theirs in order: corrections, waiting corrections; and those that name a contract."""
     slow = np.zeros(events.num_rows, np.bool_)
     marked = work.state.waiting.customers_waiting_for_originals()
@@ -399,7 +277,7 @@ def _one_by_one(work: _Work, events: pa.RecordBatch, customers: pa.DictionaryArr
     return slow
 
 
-def _by_columns(work: _Work, events: pa.RecordBatch, fast: Fast) -> tuple[Fast, Mask]:
+def _by_columns(work: Work, events: pa.RecordBatch, fast: Fast) -> tuple[Fast, Mask]:
     """Price rows with the kernel; the mask says which it did, the others it left."""
     state, found = work.state, fast.tariffs
     quantity, fits = wide.narrow(events["quantity"])
@@ -412,204 +290,3 @@ def _by_columns(work: _Work, events: pa.RecordBatch, fast: Fast) -> tuple[Fast, 
     return fast.priced(priced, found.count), priced.done
 
 
-def _decide(work: _Work, event: UsageEvent, row: int) -> None:
-    """Hold an event, or price it, or apply it to its original; then let corrections go that waited for it."""
-    state = work.state
-    if event.original is not None:
-        _correct(work, event, row)
-        return
-    reason, tariffs = _tariffs(state, event)
-    if reason == "waived":
-        _waive(work, event)
-        return
-    if reason is not None:
-        _hold(work, event, reason, row)
-    else:
-        _enter(work, event, tariffs, row)
-    _release_corrections(work, event, row)
-
-
-def _tariffs(state: UsageState, event: UsageEvent) -> tuple[str | None, tuple[Tariff, ...]]:
-    """Why an event cannot be priced (or ``waived``), or the tariffs that it meets."""
-    contracts = state.book.contracts_of(event.customer_id)
-    if not contracts:
-        return "no_customer", ()
-    if event.contract_id is not None:
-        contracts = tuple(c for c in contracts if c == event.contract_id)
-    governing = [v for c in contracts if (v := state.book.governing(c, event.time)) is not None]
-    if not governing:
-        return "no_contract", ()
-    metering = [v for v in governing if state.tariffs.of_contract(v, event.meter)]
-    if len(metering) > 1:
-        return "contract_ambiguous", ()
-    if not metering:
-        return ("contract_inactive" if all(v.status in INACTIVE for v in governing) else "no_charge"), ()
-    version = metering[0]
-    if version.status in INACTIVE and version.billing.inactive_usage != "price":
-        return ("waived" if version.billing.inactive_usage == "waive" else "contract_inactive"), ()
-    met = tuple(t for t in state.tariffs.of_contract(version, event.meter) if t.matches(event.attributes))
-    if not met:
-        return "no_charge", ()
-    if not all(t.prices(event.attributes, event.quantity or 0, event.amount) for t in met):
-        return "no_price", ()
-    return None, met
-
-
-def _enter(work: _Work, event: UsageEvent, tariffs: tuple[Tariff, ...], row: int) -> None:
-    """Price an event under its tariffs."""
-    state = work.state
-    work.counts.priced += 1
-    for tariff in tariffs:
-        met = state.rater.meet(event, tariff)
-        state.rater.add(met, row)
-        work.met.setdefault((event.customer_id, event.key), []).append(met)
-        if tariff.kind not in ("sum", "count"):
-            state.rater.events.setdefault((event.customer_id, event.key), []).append(met)
-            work.journal.append(Entry("add", met, event.customer_id, met.key))
-
-
-def _hold(work: _Work, event: UsageEvent, reason: str, row: int) -> None:
-    value = work.batch.values[row].as_py() or b""
-    held = Held(event, reason, work.clock_at(row), int(work.batch.record_time[row]), value)
-    _wait(work, held)
-
-
-def _wait(work: _Work, held: Held) -> None:
-    work.counts.held += 1
-    held.escalated = held.reason in NEEDS_A_PERSON
-    work.state.waiting.add(held)
-    work.holds.append(HoldRecord(held, "held", held.at))
-    if held.escalated:
-        work.exceptions.append(_hold_exception(held, held.at))
-
-
-def _hold_exception(held: Held, at: int) -> FinancialException:
-    event = held.event
-    message = f"event {event.key.event_id!r} of source {event.key.source!r}: {REMEDIES[held.reason]}"
-    evidence = (f"source {event.key.source}", f"hold {held.hold_id}")
-    return FinancialException(f"hold_{held.reason}", "usage_event", event.key.event_id, event.customer_id, message, at, evidence, (event.position,))
-
-
-def _leave(work: _Work, held: Held, state_name: str) -> None:
-    work.counts.released += 1
-    work.state.waiting.remove(held)
-    work.holds.append(HoldRecord(held, state_name, max(work.state.clock, held.at)))
-
-
-def _try_again(work: _Work, held: Held) -> None:
-    """Release a held event when its reason has gone; at its own event time, past dedup and the time checks."""
-    state = work.state
-    reason, tariffs = _tariffs(state, held.event)
-    if reason == held.reason:
-        return
-    quantity = held.event.quantity
-    if reason is None and quantity is not None and quantity < 0 and not state.tariffs.signed(held.event.customer_id, held.event.meter):
-        reason = "no_charge"
-        if held.reason == reason:
-            return
-    _leave(work, held, "waived" if reason == "waived" else "released")
-    if reason == "waived":
-        work.counts.rejected += 1
-        work.dead.append(DeadLetter(held.event.position, "waived", "usage after suspension or end is waived by the contract", value=held.value))
-    elif reason is not None:
-        _wait(work, replace(held, reason=reason, at=max(state.clock, held.at)))
-    else:
-        _enter(work, held.event, tariffs, -1)
-
-
-def _waive(work: _Work, event: UsageEvent) -> None:
-    work.counts.rejected += 1
-    message = "the contract is suspended or terminated and waives such usage; nothing to do"
-    work.dead.append(DeadLetter(event.position, "waived", message))
-
-
-def _correct(work: _Work, event: UsageEvent, row: int) -> None:
-    """Apply a correction or void to its original, or hold it until the original arrives."""
-    if event.original is None:
-        msg = "only corrections and voids come here"
-        raise AssertionError(msg)
-    if _applied(work, event, row):
-        work.counts.priced += 1
-    else:
-        _hold(work, event, "original_unknown", row)
-
-
-def _applied(work: _Work, event: UsageEvent, row: int) -> bool:
-    """Whether the original was found, and so changed."""
-    state = work.state
-    original = event.original
-    name = (event.customer_id, original)
-    if name in state.voided:
-        return True
-    held = state.waiting.find(event.customer_id, original) if original else None
-    if held is not None and held.event.original is None:
-        if event.voids is not None:
-            _void_held(work, held)
-        else:
-            state.waiting.replace(held, replace(held.event, quantity=event.quantity))
-        return True
-    found = _live(work, event)
-    if not found:
-        return False
-    for met in found:
-        if event.voids is not None:
-            state.rater.void(met, event.key, row)
-        else:
-            state.rater.alter(met, event.quantity or 0, event.key, row)
-        if met.tariff.kind not in ("sum", "count"):
-            work.journal.append(Entry("void" if event.voids else "alter", met, event.customer_id, met.key))
-    if event.voids is not None:
-        _forget(work, event.customer_id, event.voids)
-    return True
-
-
-def _void_held(work: _Work, held: Held) -> None:
-    _leave(work, held, "released")
-    work.counts.priced += 1
-    _forget(work, held.event.customer_id, held.event.key)
-
-
-def _forget(work: _Work, customer_id: str, key: EventKey) -> None:
-    work.state.voided.add((customer_id, key))
-    work.state.rater.events.pop((customer_id, key), None)
-    work.journal.append(Entry("voided", None, customer_id, key))
-
-
-def _live(work: _Work, event: UsageEvent) -> list[Application]:
-    """The live applications of an event's original: of this batch, of the kept events, of the rated topic."""
-    state = work.state
-    original = event.original
-    if original is None:
-        return []
-    name = (event.customer_id, original)
-    found = work.met.get(name)
-    if found is None:
-        found = list(state.rater.events.get(name, ()))
-        for known in work.batch.originals.get(name, ()):
-            tariff = state.tariffs.find(known.contract_id, known.contract_version, known.charge_id)
-            if tariff.kind in ("sum", "count"):
-                period = tariff.calendar.containing(known.time)
-                found.append(Application(original, tariff, known.group, period, known.time, -1, known.quantity))
-        work.met[name] = found
-    return found
-
-
-def _release_corrections(work: _Work, event: UsageEvent, row: int) -> None:
-    """Let go the corrections that waited for this event, in the order in which they were held."""
-    for held in list(work.state.waiting.by_original.get((event.customer_id, event.key), ())):
-        if _applied(work, held.event, row):
-            _leave(work, held, "released")
-            work.counts.priced += 1
-
-
-def _escalate(work: _Work) -> None:
-    """Open an exception for what has waited longer than the limit."""
-    state = work.state
-    oldest = state.waiting.oldest_silent()
-    if oldest is None or state.clock - oldest < state.limits.hold_limit:
-        return
-    for held in state.waiting.all():
-        if not held.escalated and state.clock - held.at >= state.limits.hold_limit:
-            held.escalated = True
-            state.waiting.added.append(held)
-            work.exceptions.append(_hold_exception(held, state.clock))

@@ -181,7 +181,9 @@ class Campaign:
                 raise Stalled(f"cells do not end when told to: {[cell.words for cell in ending if not cell.ended]}")
             time.sleep(0.02)
         for cell in ending:
-            if cell.process.returncode and not cell.stopped_young:
+            if cell.fenced:
+                self.report.hits["fenced by a timeout"] += 1
+            elif cell.process.returncode and not cell.stopped_young and not cell.was_ending:
                 self._unexpected(cell)
 
     def _judge(self):

@@ -106,6 +106,11 @@ class Cell:
         return self._was_young and self.process.returncode == -signal.SIGTERM
 
     @property
+    def was_ending(self):
+        """Whether it had said its last word, why it ends, before the signal came."""
+        return self.process.returncode == -signal.SIGTERM and self.words.split(" | ")[-1].startswith("tieout: ")
+
+    @property
     def wrote_nowhere(self):
         """Whether it ended in order, or with a word about the folder that it cannot write."""
         return self.ended and (self.process.returncode == 0 or (self.process.returncode == 1 and f"tieout: {self.cache}" in self.words))

@@ -150,17 +150,6 @@ def test_two_processes_on_one_folder_the_second_is_refused(tmp_path):
         cell.close()
 
 
-def test_a_backdated_version_opens_an_exception_and_prices_new_events_only(tmp_path):
-    folders.write(tmp_path, [event("a", "10")], [folders.contract("k0")], partitions=1)
-    run(tmp_path, partitions=1)
-    dearer = folders.contract("k0", 2, "2026-01-01T00:00:00Z") | {"charges": [{"charge_id": "units", "meter": "calls", "price": {"model": "per_unit", "unit_price": "1"}}]}
-    folders.write(tmp_path, [event("b", "10", time="2026-01-06T00:00:00Z")], [dearer], partitions=1)
-    run(tmp_path, partitions=1)
-    found = codecs.own("exception").decode(pa.array(folders.output(tmp_path, 1, topics.EXCEPTIONS)[0], pa.large_binary())).batch.to_pylist()
-    assert [(row["kind"], row["owner"]) for row in found] == [("contract_backdated", "billing")]
-    assert [str(row["amount"].normalize()) for row in folders.rated(tmp_path, 1)] == ["0.1", "1E+1"]
-
-
 def test_a_changed_byte_in_a_committed_segment_is_found_by_verify(tmp_path):
     folders.write(tmp_path, [event(f"e{i}") for i in range(50)], [folders.contract("k0")], partitions=1)
     run(tmp_path, partitions=1)

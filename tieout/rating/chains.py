@@ -194,6 +194,23 @@ class Chains:
         self._store(chain, terms)
         return [moved[0], *(m for m in moved[1:] if m.amount)]
 
+    def shift(self, chain: int, ranks: tuple[int, int], quantities: tuple[int, int], price_of: Callable[[int], Price]) -> list[Moved]:
+        """Take one live event out of a term and put it into another: both moves first, then every other term that moved."""
+        terms = self.terms(chain)
+        for rank in ranks:
+            if all(t.rank != rank for t in terms):
+                terms.append(Term(rank, 0, 0))
+        terms.sort(key=lambda t: t.rank)
+        before = values(terms, price_of, min(ranks))
+        for rank, quantity, live in zip(ranks, (-quantities[0], quantities[1]), (-1, 1), strict=True):
+            own = next(t for t in terms if t.rank == rank)
+            own.quantity += quantity
+            own.live += live
+        after = values(terms, price_of, min(ranks))
+        moved = {t.rank: new - old for t, old, new in zip(terms, before, after, strict=True)}
+        self._store(chain, terms)
+        return [*(Moved(rank, moved.pop(rank)) for rank in ranks), *(Moved(rank, amount) for rank, amount in moved.items() if amount)]
+
     def _store(self, chain: int, terms: list[Term]) -> None:
         self._changed.append(np.array([chain], np.int64))
         self._changed_lower.add(chain)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tieout import ids, money, wide
 from tieout.ids import Lanes
@@ -33,9 +34,17 @@ _CAUSE: Final = pa.struct([
     pa.field("from_version", pa.int32()),
     pa.field("to_version", pa.int32()),
 ])
+_EVENT: Final = pa.struct([
+    pa.field("position", pa.int64()),
+    pa.field("quantity", pa.decimal128(28, 9)),
+    pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
+    pa.field("contract_id", pa.string()),
+    pa.field("amount", pa.decimal128(38, 12)),
+])
+_FACTS: Final = [field.name for field in _EVENT]
 _CAUSES: Final = {kind: ids.lanes(("cause", kind)) for kind in KINDS}
 NO_GROUP: Final = ids.of_rows([(0, 0)])
-_USED: Final = ["id", "source", "customer_id", "meter", "time", "quantity"]
+_USED: Final = ["id", "source", "customer_id", "meter", "time", "quantity", "attributes", "contract_id", "amount"]
 _OF_EVENTS: Final = ("customer_id", "meter")
 """What an event that the kernel prices has in common with its charge."""
 
@@ -100,12 +109,12 @@ def _periods(calendars: list[Calendar], code: npt.NDArray[np.signedinteger[Any]]
     return start, pa.DictionaryArray.from_arrays(pa.array(label), pa.array(list(words), pa.string()))
 
 
-def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast, singles: list[Row]) -> Rated:
-    """All rated records of a batch, in the order of its rows."""
+def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: Fast, singles: list[Row]) -> Rated:
+    """All rated records of a batch, in the order of its rows; ``positions`` are those of the rows in their topic."""
     tables = []
     order = []
     if len(fast.index):
-        tables.append(_fast_table(events, fast))
+        tables.append(_fast_table(events, positions, fast))
         order.append(fast.row)
     if singles:
         tables.append(_single_table(tariffs, singles))
@@ -123,7 +132,7 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, fast: Fast, singles: li
     return Rated(table, _amounts(table))
 
 
-def _fast_table(events: pa.RecordBatch, fast: Fast) -> pa.Table:
+def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
     n, found = len(fast.index), fast.tariffs
     chosen = events.select(_USED)
     if n < events.num_rows:
@@ -131,8 +140,9 @@ def _fast_table(events: pa.RecordBatch, fast: Fast) -> pa.Table:
     period = ids.of_integers(fast.start)
     usage = ids.combine(fast.keys, found.identity)
     rated = ids.combine(ids.combine(usage, period), ids.of_rows([_CAUSES["usage"]]))
-    quantity = chosen["quantity"]
+    quantity, other = chosen["quantity"], pa.nulls(n, _EVENT.field("quantity").type)
     if fast.counted is not None and fast.counted.any():
+        other = pc.if_else(pa.array(fast.counted), quantity, other)
         high, low = wide.lanes_of(quantity)
         quantity = wide.decimals(np.where(fast.counted, 0, high).astype(np.uint64), np.where(fast.counted, 10**9, low).astype(np.uint64), 28, 9)
     cause = pa.StructArray.from_arrays(
@@ -152,6 +162,7 @@ def _fast_table(events: pa.RecordBatch, fast: Fast) -> pa.Table:
         "time": chosen["time"],
         "quantity": quantity,
         "amount": fast.amount,
+        "event": pa.StructArray.from_arrays([pa.array(positions[fast.row]), other, chosen["attributes"], chosen["contract_id"], chosen["amount"]], names=_FACTS),
     })
 
 
@@ -162,14 +173,14 @@ def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
     correlation = ids.combine(correlation, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
     names = ids.hexadecimal(rated)
     parents = _parents(tariffs, rows)
-    refs = [row.ref.event_id if row.ref else parent for row, parent in zip(rows, parents, strict=True)]
+    refs = [row.ref.event_id if row.ref else row.change.ref if row.change else parent for row, parent in zip(rows, parents, strict=True)]
     cause = pa.StructArray.from_arrays(
         [
             pa.array([KINDS.index(row.cause) for row in rows], pa.int32()),
             pa.array(refs, pa.string()),
             pa.array([row.ref.source if row.ref else None for row in rows], pa.string()),
-            pa.nulls(len(rows), pa.int32()),
-            pa.nulls(len(rows), pa.int32()),
+            pa.array([row.change.from_version if row.change else None for row in rows], pa.int32()),
+            pa.array([row.change.to_version if row.change else None for row in rows], pa.int32()),
         ],
         names=["kind", "ref", "ref_source", "from_version", "to_version"],
     )
@@ -190,7 +201,21 @@ def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
         "time": pa.array([row.time for row in rows], pa.int64()).cast(pa.timestamp("us", "UTC")),
         "quantity": wide.decimals_of([row.quantity for row in rows], 28, 9),
         "amount": wide.decimals_of([row.amount for row in rows], 38, 12),
+        "event": pa.array([_facts(row) for row in rows], _EVENT),
     })
+
+
+def _facts(row: Row) -> dict[str, Any] | None:
+    """What a single row tells of its event beside what all records tell."""
+    event = row.event
+    if event is None:
+        return None if row.new_quantity is None else {"quantity": money.decimal(row.new_quantity, money.QUANTITY_SCALE), "attributes": []}
+    other = event.quantity if event.quantity != row.quantity else None
+    return {
+        "position": event.position, "quantity": None if other is None else money.decimal(other, money.QUANTITY_SCALE),
+        "attributes": list(event.attributes.items()), "contract_id": event.contract_id,
+        "amount": None if event.amount is None else money.decimal(event.amount, money.RATED_SCALE),
+    }
 
 
 def _ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
@@ -212,7 +237,14 @@ def _own_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
 
 
 def _own_cause(row: Row) -> tuple[int, int]:
+    if row.change is not None:
+        return reprice_cause(row.change.ref)
     return ids.lanes(("cause", row.cause, *row.ref)) if row.ref else _CAUSES[row.cause]
+
+
+def reprice_cause(ref: str) -> ids.Pair:
+    """The cause of what a version moves."""
+    return ids.lanes(("cause", "reprice", ref))
 
 
 def _bases(tariffs: Tariffs, rows: list[Row]) -> Lanes:
@@ -239,14 +271,21 @@ def _plain(table: pa.Table) -> pa.Table:
     columns = {
         name: table[name].cast(pa.string()) if pa.types.is_dictionary(table.schema.field(name).type) else table[name]
         for name in table.column_names
-        if name != "cause"
+        if name not in ("cause", "event")
     }
     cause = table["cause"].combine_chunks()
     kind = cause.field("kind").cast(pa.string())
     columns["cause"] = pa.StructArray.from_arrays(
         [kind, *(cause.field(i) for i in range(1, 5))], names=[field.name for field in _CAUSE]
     )
+    facts = table["event"].combine_chunks()
+    kinds = [field.type for field in _EVENT]
+    columns["event"] = pa.StructArray.from_arrays([column.cast(kind) for column, kind in zip(_fields(facts), kinds, strict=True)], names=_FACTS, mask=facts.is_null())
     return pa.table({name: columns[name] for name in table.column_names})
+
+
+def _fields(column: pa.StructArray) -> list[pa.Array]:
+    return [column.field(i) for i in range(column.type.num_fields)]
 
 
 def _amounts(table: pa.Table) -> dict[str, int]:

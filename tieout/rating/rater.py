@@ -8,9 +8,9 @@ Source: docs/semantics.md section 4 (telescoping, aggregations) and section 2 (c
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from tieout import ids
 from tieout.contracts import Matrix
@@ -18,7 +18,7 @@ from tieout.ids import EventKey
 from tieout.period import Period
 from tieout.rating import matrix
 from tieout.rating.adjustments import QUANTITY, Price
-from tieout.rating.chains import Chains
+from tieout.rating.chains import Chains, Moved
 from tieout.rating.kept import Kept, Value
 from tieout.rating.levels import Level, LevelEvent
 from tieout.rating.tariff import Group, Tariff, Tariffs, period_day_of, version_of
@@ -51,6 +51,14 @@ class Application:
         return self.tariff.contract.contract_id, self.tariff.charge.charge_id, self.group, self.period.start_us
 
 
+class Change(NamedTuple):
+    """A re-pricing: the version that caused it, in words, and the versions of the event's contract before and after it, if any."""
+
+    ref: str
+    from_version: int | None
+    to_version: int | None
+
+
 @dataclass(slots=True)
 class Row:
     """A rated record before its ids are derived."""
@@ -66,6 +74,9 @@ class Row:
     amount: int
     ref: EventKey | None = None  # the correcting event
     parent: "Row | None" = None  # the record that a carry follows from
+    change: Change | None = None  # the re-pricing that it is part of
+    event: UsageEvent | None = None  # on the record of its usage
+    new_quantity: int | None = None  # of the event, on a correction
 
 
 @dataclass(slots=True)
@@ -96,16 +107,63 @@ class Rater:
             -1 if cell is None else cell,
         )
 
-    def add(self, met: Application, row: int) -> None:
+    def add(self, met: Application, row: int, event: UsageEvent | None = None) -> None:
         """Price an event's application; its rows go to ``rows``."""
-        own = Row(row, met.key, "usage", met.tariff, met.group, met.period, met.time, met.quantity, 0)
+        own = Row(row, met.key, "usage", met.tariff, met.group, met.period, met.time, met.quantity, 0, event=event)
         self._emit(own, self._enter(met, own))
 
+    def enter_again(self, met: Application, change: Change, row: int) -> None:
+        """Price an application of an event that was priced before."""
+        own = self._moving(met, change, row, met.quantity)
+        self._emit(own, self._enter(met, own))
+
+    def leave(self, met: Application, change: Change, row: int) -> None:
+        """Take an application out that a version no longer allows."""
+        own = self._moving(met, change, row, -met.quantity)
+        self._emit(own, self._leave(met, own))
+
+    def move(self, old: Application, new: Application, change: Change, row: int) -> None:
+        """Take an application out of its version's term and put it into another version's: one signed pair.
+
+        In one chain the later terms see one change, not two: what is above both versions does not move.
+        """
+        if old.tariff.kind != new.tariff.kind or old.tariff.kind not in ("sum", "count", "amount") or self.chain_row(old) != self.chain_row(new):
+            self.leave(old, change, row)
+            self.enter_again(new, change, row)
+            return
+        out, own = self._moving(old, change, row, -old.quantity), self._moving(new, change, row, new.quantity)
+        ranks = old.tariff.rank(old.period), new.tariff.rank(new.period)
+        quantities = (old.amount or 0, new.amount or 0) if old.tariff.kind == "amount" else (old.quantity, new.quantity)
+        left, entered, *rest = self.chains.shift(self.chain_row(old), ranks, quantities, self._prices(new.tariff))
+        out.amount, own.amount = left.amount, entered.amount
+        self.rows.append(out)
+        self._emit(own, self._carries(out, old, rest))
+
+    def govern_levels(self, contracts: Mapping[str, str], row: int) -> None:
+        """Price the levels of contracts again whose governing versions have changed; by contract the version that did it."""
+        for place, level in self.levels.items():
+            ref = contracts.get(str(place[0]))
+            if ref is None or not level.events:
+                continue
+            last = level.events[-1]
+            group: Group | None = place[2]  # type: ignore[assignment]
+            cause = Row(
+                row, last.key, "reprice", last.tariff, group, last.tariff.calendar.containing(last.time), last.time, 0, 0,
+                change=Change(f"{ref} levels", None, None),
+            )
+            self._touched.add(place)
+            for at, moved, amount in level.move(self._level_governing(last.tariff), self.clock):
+                self.rows.append(Row(row, last.key, "carry", moved, group, at, last.time, 0, amount, parent=cause))
+
     def alter(self, met: Application, quantity: int, by: EventKey, row: int) -> None:
-        """Give an application the quantity of a correction; counts and given amounts do not depend on it."""
+        """Give an application the quantity of a correction; the amounts of counts and given amounts do not depend on it."""
         if met.tariff.kind == "amount" or met.tariff.charge.aggregation.kind in ("count", "unique_count"):
+            told = self._correcting(met, by, row, 0)
+            told.new_quantity = quantity
+            self.rows.append(told)
             return
         own = self._correcting(met, by, row, quantity - met.quantity)
+        own.new_quantity = quantity
         moves: list[Row]
         match met.tariff.kind:
             case "walked":
@@ -155,6 +213,9 @@ class Rater:
     def _correcting(self, met: Application, by: EventKey, row: int, quantity: int) -> Row:
         return Row(row, met.key, "correction", met.tariff, met.group, met.period, met.time, quantity, 0, ref=by)
 
+    def _moving(self, met: Application, change: Change, row: int, quantity: int) -> Row:
+        return Row(row, met.key, "reprice", met.tariff, met.group, met.period, met.time, quantity, 0, change=change)
+
     def _emit(self, own: Row, carries: list[Row]) -> None:
         self.rows.append(own)
         self.rows += _merged(carries)
@@ -197,24 +258,32 @@ class Rater:
                 return self._levelled(met, level, own)
 
     def _chained(self, met: Application, quantity: int, live: int, own: Row) -> list[Row]:
-        tariff, period = met.tariff, met.period
-        contract, charge = tariff.contract.contract_id, tariff.charge.charge_id
-        rank = tariff.rank(period)
+        rank = met.tariff.rank(met.period)
+        first, *rest = self.chains.change(self.chain_row(met), rank, quantity, live, self._prices(met.tariff))
+        own.amount += first.amount
+        return self._carries(own, met, rest)
 
-        def price_of(place: int) -> Price:
-            found = tariff if place == rank else self.tariffs.find(contract, version_of(place), charge)
+    def _prices(self, tariff: Tariff) -> Callable[[int], Price]:
+        """The prices of a chain's terms by their rank."""
+        contract, charge = tariff.contract.contract_id, tariff.charge.charge_id
+
+        def price_of(rank: int) -> Price:
+            version = version_of(rank) or tariff.contract.version  # a chain of one version does not name it
+            found = tariff if version == tariff.contract.version else self.tariffs.find(contract, version, charge)
             if found.price is None:
                 msg = f"contract {contract}, charge {charge}: a walked price has no terms"
                 raise AssertionError(msg)
             return found.price
 
-        first, *rest = self.chains.change(self.chain_row(met), rank, quantity, live, price_of)
-        own.amount += first.amount
-        carries = []
-        for moved in rest:
+        return price_of
+
+    def _carries(self, own: Row, met: Application, moves: list[Moved]) -> list[Row]:
+        """The terms that moved with an event's own."""
+        tariff, carries = met.tariff, []
+        for moved in moves:
             day = period_day_of(moved.rank)
-            other = self.tariffs.find(contract, version_of(moved.rank), charge)
-            at = period if day is None else tariff.calendar.containing(day * DAY + DAY)
+            other = self.tariffs.find(tariff.contract.contract_id, version_of(moved.rank), tariff.charge.charge_id)
+            at = met.period if day is None else tariff.calendar.containing(day * DAY + DAY)
             carries.append(_carry(own, other, at, met.key, moved.amount))
         return carries
 
