@@ -151,8 +151,10 @@ def fold(opened: Iterable[Opened], acts: Iterable[Act], holds: Mapping[str, Hold
     for act in acts:
         if act.subject_type == EXCEPTION and act.kind in {ASSIGN, RESOLVE, WAIVE}:
             _apply(queue, act, act.subject_id)
-        elif act.subject_type == HOLD and act.kind == WAIVE and (name := act.exception_id or latest.get(act.subject_id)):
-            _apply(queue, act, name)  # one about a held event without an exception is the flow's alone
+        elif act.subject_type == HOLD and act.kind == WAIVE:
+            name = act.exception_id if act.exception_id in queue.items else latest.get(act.subject_id)
+            if name is not None:  # a held event without an exception is the flow's matter alone
+                _apply(queue, act, name)
     for name, item in queue.items.items():
         change = None if item.opened.hold_id is None else holds.get(item.opened.hold_id)
         if change is not None:
@@ -249,8 +251,10 @@ class Load(NamedTuple):
 
 
 def loads(items: Sequence[Item]) -> list[Load]:
-    """Some exceptions by owner, the most first."""
+    """Those of some exceptions that are not settled, by owner, the most first."""
     found: dict[str, list[int]] = {}
     for item in items:
+        if item.state not in UNSETTLED:
+            continue
         found.setdefault(item.owner, []).append(item.opened.opened_at)
     return sorted((Load(owner, len(at), min(at)) for owner, at in found.items()), key=lambda load: (-load.exceptions, load.owner))

@@ -53,8 +53,8 @@ def _list(queue: Queue, options: argparse.Namespace) -> None:
         output.show([_record(item, now) for item in chosen], options.output)
     else:
         output.show([_row(item, now) for item in chosen], "table")
-        if chosen:
-            rows = [{"owner": load.owner, "exceptions": load.exceptions, "oldest": moments.words(now - load.oldest_at)} for load in exception_queue.loads(chosen)]
+        rows = [{"owner": load.owner, "to settle": load.exceptions, "oldest": moments.words(now - load.oldest_at)} for load in exception_queue.loads(chosen)]
+        if rows:
             output.show(rows, "table", "by owner")
     if queue.refused:
         output.say(f"{len(queue.refused)} commands about exceptions had no effect; the last one: {queue.refused[-1].why}")

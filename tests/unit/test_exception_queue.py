@@ -60,6 +60,10 @@ def test_an_assigned_one_is_its_assignee_s_and_may_be_passed_on():
     assert [made.to for made in queue.items["x"].acts] == ["bea", "cyd"]
 
 
+def test_a_kind_of_a_later_release_is_of_whom_its_record_says_and_can_be_resolved():
+    assert one(fold([opened(kind="of_a_later_release")], [act("resolve")], {})) == ("resolved", "planners", "ada: seen to")
+
+
 @pytest.mark.parametrize(("kind", "state"), [("resolve", "resolved"), ("waive", "waived")])
 def test_a_person_settles_it_with_a_reason(kind, state):
     queue = fold([opened()], [act("assign", to="bea"), act(kind)], {})
@@ -102,8 +106,9 @@ def test_a_waiver_of_an_event_is_asked_for_and_counts_when_the_event_has_left():
     assert one(fold([waiting()], [waive_hold()], {"h1": HoldChange("released", 30 * HOUR)})) == ("resolved", "pricing", "the event was released")
 
 
-def test_a_waiver_that_names_only_the_event_is_about_its_last_exception():
-    queue = fold([waiting("y", at=30 * HOUR), waiting("x", at=10 * HOUR)], [waive_hold(name=None)], {"h1": HoldChange("held", 30 * HOUR)})
+@pytest.mark.parametrize("name", [None, "no exception"])
+def test_a_waiver_that_names_no_exception_of_its_event_is_about_the_last_one(name):
+    queue = fold([waiting("y", at=30 * HOUR), waiting("x", at=10 * HOUR)], [waive_hold(name=name)], {"h1": HoldChange("held", 30 * HOUR)})
     assert queue.items["y"].asked is not None
     assert queue.items["x"].acts == ()
 
@@ -161,6 +166,8 @@ def test_every_reason_to_wait_has_a_kind():
 def test_what_each_owner_has_to_settle_is_counted_the_most_first():
     queue = fold([opened("x"), opened("y", at=4 * HOUR), waiting("z")], [act("assign", "z", to="bea")], {})
     assert loads(list(queue.items.values())) == [Load("metering", 2, 4 * HOUR), Load("bea", 1, 10 * HOUR)]
+    settled = fold([opened("x"), opened("y", at=4 * HOUR)], [act("resolve", "y")], {})
+    assert loads(list(settled.items.values())) == [Load("metering", 1, 10 * HOUR)]
     assert loads([]) == []
 
 
