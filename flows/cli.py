@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     _rescale(commands)
     _schema(commands)
     _dlq(commands)
+    _exception(commands)
     _release(commands)
     return root
 
@@ -210,6 +211,25 @@ def _dlq(commands: Commands) -> None:
     dlq.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing (replay, discard)")
     dlq.add_argument("--because", metavar="TEXT", help="why they are settled without being mended (discard)")
     dlq.add_argument("--author", metavar="NAME", help="who does it (default: the user of this process)")
+
+
+def _exception(commands: Commands) -> None:
+    exception = _add(
+        commands, "exception", "list, show, assign, resolve or waive what finance has to settle",
+        "tieout exception resolve 4f1c... --dir data --reason 'the gateway sent 12 by mistake, 7 stands'",
+    )
+    exception.add_argument("what", choices=("ls", "show", "assign", "resolve", "waive"), help="list them by age, show some whole, give them to somebody, or settle them")
+    exception.add_argument("exceptions", nargs="*", metavar="ID", help="these ones (show, assign, resolve, waive)")
+    _place(exception)
+    _registry(exception)
+    exception.add_argument("--state", choices=("open", "assigned", "resolved", "waived", "all"), help="in this state (ls; default: open and assigned)")
+    exception.add_argument("--kind", metavar="KIND", help="of this kind, as in docs/exceptions.md (ls)")
+    exception.add_argument("--owner", metavar="NAME", help="of this owner (ls)")
+    exception.add_argument("--customer", metavar="ID", help="of this customer (ls)")
+    exception.add_argument("--older-than", metavar="TIME", help="older than this, as in 7d (s, m, h, d) (ls)")
+    exception.add_argument("--to", metavar="NAME", help="who settles them from now on (assign)")
+    exception.add_argument("--reason", metavar="TEXT", help="how they were settled, or why they are let be (resolve, waive)")
+    exception.add_argument("--author", metavar="NAME", help="who does it (default: the user of this process)")
 
 
 def _release(commands: Commands) -> None:

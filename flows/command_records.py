@@ -1,9 +1,11 @@
 """Commands as records of their topic, and back: what people ask of the flows.
 
-In: who asks for what, when and why. Out: a record of ``command.avsc``; and whether a subject is released between two
-positions of the topic. A command's id is derived from what it says. Source: docs/interfaces.md (commands).
+In: who asks for what, when and why. Out: a record of ``command.avsc``; and, between two positions of the topic, the
+commands in their order, or the subjects of those of a kind. A command's id is derived from what it says. What cannot be
+read asks for nothing. Source: docs/interfaces.md (commands).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,6 +20,8 @@ from tieout import ids
 
 NAME: Final = topics.in_partition(topics.COMMANDS, 0)
 """The topic's one partition, as a token's positions name it."""
+WAIVERS: Final = f"{NAME}#waive"
+"""The same topic, as a token names how far waivers of held events have been read."""
 PARTITION: Final = "partition"
 """The type of a subject that is a flow's partition."""
 SCHEMA: Final = "command"
@@ -35,11 +39,14 @@ class Command:
     author: str
     at: int
     reason: str
+    payload: str | None = None
+    """Details as JSON."""
 
     @property
     def command_id(self) -> str:
         """Its identity."""
-        return ids.text(("command", self.kind, self.subject_type, self.subject_id, self.author, self.at, self.reason))
+        more = () if self.payload is None else (self.payload,)
+        return ids.text(("command", self.kind, self.subject_type, self.subject_id, self.author, self.at, self.reason, *more))
 
 
 def subject(flow: str, partition: int) -> str:
@@ -51,18 +58,38 @@ def record(command: Command) -> pa.RecordBatch:
     """One command as a topic record."""
     row = {
         "command_id": command.command_id, "kind": command.kind, "subject": {"type": command.subject_type, "id": command.subject_id},
-        "author": command.author, "at": _EPOCH + timedelta(microseconds=command.at), "reason": command.reason, "payload": None, "signature": None,
+        "author": command.author, "at": _EPOCH + timedelta(microseconds=command.at), "reason": command.reason,
+        "payload": command.payload, "signature": None,
     }
     values = codecs.encode(SCHEMA, pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema(SCHEMA)))
     return segments.records(values, pa.array([command.subject_id]), np.array([command.at]))
 
 
 def released(commands: Reader, start: int, end: int, subject_id: str) -> bool:
-    """Whether a partition is released between two positions; what cannot be read asks for nothing."""
-    at, found = max(start, commands.start), False
-    while at < end and not found:
+    """Whether a partition is released between two positions."""
+    return subject_id in subjects(commands, start, end, "release", PARTITION)
+
+
+def subjects(commands: Reader, start: int, end: int, kind: str, subject_type: str) -> frozenset[str]:
+    """The ids of the subjects of one type that commands of a kind name between two positions: held events that are waived, say."""
+    found = set[str]()
+    for batch in _batches(commands, start, end):
+        rows = batch.select(["kind", "subject"]).to_pylist()
+        found.update(row["subject"]["id"] for row in rows if row["kind"] == kind and row["subject"]["type"] == subject_type)
+    return frozenset(found)
+
+
+def between(commands: Reader, start: int, end: int) -> Iterator[Command]:
+    """The commands between two positions, in their order."""
+    for batch in _batches(commands, start, end):
+        instants = batch["at"].cast(pa.int64()).to_pylist()
+        for row, at in zip(batch.to_pylist(), instants, strict=True):
+            yield Command(row["kind"], row["subject"]["type"], row["subject"]["id"], row["author"], at, row["reason"], row["payload"])
+
+
+def _batches(commands: Reader, start: int, end: int) -> Iterator[pa.RecordBatch]:
+    at = max(start, commands.start)
+    while at < end:
         lot = commands.lot(at, _ROWS, end)
-        rows = codecs.own(SCHEMA).decode(lot.records["value"]).batch.select(["kind", "subject"]).to_pylist()
-        found = {"kind": "release", "subject": {"type": PARTITION, "id": subject_id}} in rows
+        yield codecs.own(SCHEMA).decode(lot.records["value"]).batch
         at = lot.end
-    return found

@@ -90,6 +90,8 @@ class FilePlace:
         """A reader of one partition of a topic."""
         return TopicReader(self.root, topic, partition)
 
+    written = reader
+
     def partitions(self) -> int:
         """The number that the folder keeps."""
         found = partitions_of(self.root)

@@ -24,6 +24,7 @@ from flows import metrics, topics
 from flows.backlog import Backlog
 from flows.metrics import CATALOGUE, Metric
 from flows.token import Token
+from tieout.exception_queue import KINDS
 from tieout.stage import FATES
 from tieout.usage import NO_CLOCK
 from tieout.usage_stage import Result, UsageState
@@ -100,7 +101,7 @@ class _Partition:
         self.paused_since: float | None = None
         self.figures: _Figures | None = None
         self.dead_letters: dict[str, Counter] = {}
-        self.exceptions = {kind: self.counter(metrics.EXCEPTIONS, kind) for kind in topics.OWNERS}
+        self.exceptions = {kind: self.counter(metrics.EXCEPTIONS, kind) for kind in KINDS}
         self.restores = self.counter(metrics.RESTORES)
         self.steps = {step: self.counter(metrics.STEP_SECONDS, step) for step in STEPS}
         self.sizes = {kind: self.gauge(metrics.STATE_ENTRIES, kind) for kind in SIZES}

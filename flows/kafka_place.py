@@ -55,7 +55,7 @@ class KafkaLog:
 
     def written(self, topic: str) -> kafka.TopicReader:
         """A reader of a topic that only this flow writes: its end is that of the last commit."""
-        reader = _Written(self.place, topic, self.partition)
+        reader = self.place.written(topic, self.partition)
         self._readers.append(reader)
         return reader
 
@@ -155,7 +155,7 @@ class KafkaLog:
 
 
 class _Written(kafka.TopicReader):
-    """A partition that nobody else writes: a commit is answered before it can be read, so its end is waited for."""
+    """A partition that nobody writes meanwhile: a commit is answered before it can be read, so its end is waited for."""
 
     def __init__(self, place: "KafkaPlace", topic: str, partition: int) -> None:
         super().__init__(place.settings, place.group_id, place.queries(), place.physical(topic), partition)
@@ -286,6 +286,10 @@ class KafkaPlace:
     def reader(self, topic: str, partition: int) -> kafka.TopicReader:
         """A reader of one partition."""
         return kafka.TopicReader(self.settings, self.group_id, self.queries(), self.physical(topic), partition)
+
+    def written(self, topic: str, partition: int) -> kafka.TopicReader:
+        """A reader of one partition in which no transaction stays open for long: its end is that of the last commit."""
+        return _Written(self, topic, partition)
 
     def stream(self, topic: str, partition: int, position: int, rows: int, seconds: float, *, headers: bool = False) -> kafka.Stream:
         """What comes to one partition from a position on; RetentionGap below the first position kept."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import codecs, topics, usage
+from flows import codecs, command_records, topics, usage
 from flows import token as tokens
 from flows.file_place import FilePlace
 from flows.rated_runs import RatedRuns
@@ -17,6 +17,7 @@ from flows.usage_records import FLOW, outputs
 from schemas import segments
 from sources.files import TopicReader
 from sources.lot import Lot
+from tieout.exception_queue import HOLD, WAIVE
 from tieout.usage_stage import Limits, Result, UsageState
 
 
@@ -55,18 +56,22 @@ def replay(root: Path, partition: int, limits: Limits, rows: int) -> Iterator[Re
     readers = {topic: TopicReader(root, topic, partition) for topic in (topics.USAGE, topics.CONTRACTS, topics.RATED, usage.TOKEN)}
     for reader in readers.values():
         reader.refresh()
+    commands = TopicReader(root, topics.COMMANDS, 0)
+    commands.refresh()
     rated = _Until(readers[topics.RATED])
     fold = usage.UsageFold(partition, readers[topics.CONTRACTS], readers[topics.USAGE], RatedRuns(rated), UsageState(limits))
     decoder = codecs.decoder("usage_event", FilePlace(root).writers())
     before = Token(FLOW, partition, 0)
     for token in tokens.all_of(readers[usage.TOKEN]):
         versions = fold.versions(before.positions.get(topics.CONTRACTS, 0), token.positions[topics.CONTRACTS])
+        read, until = (at.positions.get(command_records.WAIVERS, 0) for at in (before, token))
+        waived = command_records.subjects(commands, read, until, WAIVE, HOLD)
         results: list[Result] = []
         end = token.positions[topics.USAGE]
         for lot in _lots(readers[topics.USAGE], before.positions.get(topics.USAGE, 0), end, rows):
-            results.append(fold.step(usage.prepare(decoder, lot), versions, ends_interval=lot.end >= end, slices=token.counts["slices"] > 0 and not results))
+            results.append(fold.step(usage.prepare(decoder, lot), versions, waived, ends_interval=lot.end >= end, slices=token.counts["slices"] > 0 and not results))
             rated.end += results[-1].rated.num_rows
-            versions = []
+            versions, waived = [], frozenset()
         yield _compared(fold, token, results)
         before = token
 

@@ -1,4 +1,4 @@
-"""Names of topics, and who settles which exception."""
+"""Names of topics, and the schemas of their records."""
 
 from typing import Final
 
@@ -26,17 +26,6 @@ SCHEMAS: Final = {
     HOLDS: "hold",
     EXCEPTIONS: "exception",
     COMMANDS: "command",
-}
-OWNERS: Final = {
-    "usage_conflict": "metering",
-    "contract_refused": "contracts",
-    "hold_no_customer": "contracts",
-    "hold_no_contract": "contracts",
-    "hold_contract_inactive": "contracts",
-    "hold_contract_ambiguous": "contracts",
-    "hold_no_charge": "pricing",
-    "hold_no_price": "pricing",
-    "hold_original_unknown": "metering",
 }
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ from sources.lot import Lot
 from tieout import money
 from tieout.contract_batch import ContractBatch
 from tieout.dedup import Seen
+from tieout.exception_queue import HOLD, WAIVE
 from tieout.ids import EventKey
 from tieout.rating.history import Known
 from tieout.rejection import Rejects
@@ -134,15 +135,17 @@ class UsageFold:
             yield self.records.take(lot.records["value"])
             start = lot.end
 
-    def step(self, prepared: Prepared, versions: Iterable[ContractBatch], *, ends_interval: bool = True, slices: bool = True) -> Result:
-        """Fold one lot, after the versions and, where they are due, the slices of re-pricing."""
+    def step(
+        self, prepared: Prepared, versions: Iterable[ContractBatch], waived: frozenset[str] = frozenset(), *, ends_interval: bool = True, slices: bool = True,
+    ) -> Result:
+        """Fold one lot, after the versions, the waived holds and, where they are due, the slices of re-pricing."""
         found = self.rated.slices(self.state.jobs) if slices else []
         taken = self.state.take(versions)
         lot, decoded = prepared.lot, prepared.decoded
         undecodable = [Rejected(r.row, r.reason, r.message, r.path) for r in decoded.rejected]
         batch = UsageBatch(
             lot.positions, decoded.batch, decoded.rows, lot.records["timestamp"].to_numpy(), lot.records["value"],
-            undecodable, self._originals(decoded.batch), found, ends_interval,
+            undecodable, self._originals(decoded.batch), waived, found, ends_interval,
         )
         return step(self.state, batch, taken)
 
@@ -169,6 +172,13 @@ class UsageFold:
             return next((found for found in lots if found.row_of(position) is not None), lot)
 
         return find
+
+
+class _Waived(NamedTuple):
+    """Holds that somebody has waived, and how far the commands have been read for them."""
+
+    holds: frozenset[str]
+    position: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -312,18 +322,26 @@ class UsageCell:
         end = self.fold.contracts.refresh()
         start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
         moved = prepared.lot.end > self.position and time.monotonic() - self._committed_at >= IDLE_SECONDS
-        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved and not self.reprices:
+        waived = self._waived()
+        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved and not self.reprices and not waived.holds:
             return
         before = time.perf_counter()
         if end > start:
             with _without_collecting():
-                result = self.fold.step(prepared, self.fold.versions(start, end))
+                result = self.fold.step(prepared, self.fold.versions(start, end), waived.holds)
         else:
-            result = self.fold.step(prepared, ())
-        positions = self._positions(prepared.lot, result.counts.received, max(start, end), commands_end)
+            result = self.fold.step(prepared, (), waived.holds)
+        positions = self._positions(prepared.lot, result.counts.received, max(start, end), commands_end) | waived.position
         self._commit(prepared.lot, result, positions, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
         if result.counts.received < len(prepared.lot.positions):
             self.gate.lots.appendleft(pause.rest_of(prepared, result.counts.received))
+
+    def _waived(self) -> "_Waived":
+        """The holds waived since they were last looked for; nobody looks where no event waits."""
+        if not self.fold.state.waiting.count:
+            return _Waived(frozenset(), {})
+        start, end = self.token.positions.get(command_records.WAIVERS, 0), self.gate.commands.refresh()
+        return _Waived(command_records.subjects(self.gate.commands, start, end, WAIVE, HOLD), {command_records.WAIVERS: max(start, end)})
 
     def _positions(self, lot: Lot, taken: int, contracts_end: int, commands_end: int | None) -> dict[str, int]:
         """Where the next interval goes on, after so many rows of a lot."""
@@ -349,7 +367,7 @@ class UsageCell:
         token = self._next_token(positions, result, sequence, outputs)
         outputs[TOKEN] = segments.records(pa.array([tokens.encode(token)], pa.large_binary()), None, np.array([clock]))
         encoded = time.perf_counter()
-        own = {topic: position for topic, position in positions.items() if topic != command_records.NAME}  # it is read while paused only: no lag
+        own = {topic: position for topic, position in positions.items() if topic not in (command_records.NAME, command_records.WAIVERS)}  # read now and then only: no lag
         self.log.commit(sequence, outputs, own, STATE if full else None)
         self.token, self._committed_at = token, time.monotonic()
         if outputs[SEEN].num_rows:

@@ -1,12 +1,13 @@
 """What an interval of the usage flow writes to its topics: rated usage, holds, exceptions, dead letters.
 
 In: the results of the stage, the interval's name and clock, and a way to the original records. Out: records by topic,
-in the order in which the stage came to them.
+in the order in which the stage came to them; and the original bytes that a line of an exception's evidence holds.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from flows import codecs, dead_letters, topics
 from flows.dead_letters import Originals
 from schemas import catalog, segments
 from tieout import ids
+from tieout.exception_queue import KINDS
 from tieout.stage import FinancialException
 from tieout.usage import NO_CLOCK
 from tieout.usage_stage import Result
@@ -22,6 +24,27 @@ from tieout.usage_stage import Result
 FLOW: Final = "usage"
 DEAD: Final = topics.dead_letters(topics.USAGE, FLOW)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PAYLOAD: Final = re.compile(r"(?P<topic>\S+) partition (?P<partition>\d+) position (?P<position>\d+): (?P<value>(?:[0-9a-f]{2})*)")
+
+
+class Payload(NamedTuple):
+    """Original bytes as evidence, and where they came from."""
+
+    topic: str
+    partition: int
+    position: int
+    value: bytes
+
+    @property
+    def line(self) -> str:
+        """The line of evidence, the bytes as hexadecimal text."""
+        return f"{self.topic} partition {self.partition} position {self.position}: {self.value.hex()}"
+
+    @classmethod
+    def of(cls, line: str) -> "Payload | None":
+        """The bytes of a line of evidence; None where it holds none."""
+        found = _PAYLOAD.fullmatch(line)
+        return None if found is None else cls(found["topic"], int(found["partition"]), int(found["position"]), bytes.fromhex(found["value"]))
 
 
 def outputs(results: Sequence[Result], partition: int, batch_id: str, clock: int, original: Originals) -> dict[str, pa.RecordBatch]:
@@ -94,18 +117,20 @@ def _exceptions(found: list[FinancialException], partition: int, clock: int, ori
 
 def _exception(found: FinancialException, partition: int, original: Originals) -> dict[str, Any]:
     evidence = [*found.evidence, *(_payload(position, partition, original) for position in found.evidence_positions)]
-    name = ids.text(("exception", found.kind, found.customer_id, found.object_type, found.object_id, *found.evidence, *map(str, found.evidence_positions)))
+    rests_on: tuple[str | int, ...] = (*(found.evidence or (found.message,)), *found.evidence_positions, found.at)  # with the clock: what comes again later is another one
+    name = ids.text(("exception", found.kind, found.customer_id, found.object_type, found.object_id, *rests_on))
     return {
         "exception_id": name, "kind": found.kind, "object": {"type": found.object_type, "id": found.object_id},
         "customer_id": found.customer_id, "legal_entity_id": None, "amount_at_risk": None, "currency": None,
-        "owner": topics.OWNERS[found.kind], "opened_at": _moment(found.at), "state": "open", "correlation_id": None,
+        "owner": KINDS[found.kind].owner, "opened_at": _moment(found.at), "state": "open", "correlation_id": None,
         "message": found.message, "evidence": evidence, "resolution": None,
     }
 
 
 def _payload(position: int, partition: int, original: Originals) -> str:
-    """The original bytes at a position, as hexadecimal text; an event priced long ago may be older than its topic keeps."""
+    """The original bytes at a position; an event priced long ago may be older than its topic keeps."""
     lot = original(position)
     row = lot.row_of(position)
-    told = "no longer kept" if row is None else (lot.record(row)["value"] or b"").hex()
-    return f"{topics.USAGE} partition {partition} position {position}: {told}"
+    if row is None:
+        return f"{topics.USAGE} partition {partition} position {position}: no longer kept"
+    return Payload(topics.USAGE, partition, position, lot.record(row)["value"] or b"").line

@@ -39,6 +39,8 @@ class UsageBatch:
     undecodable: Sequence[Rejected] = ()
     originals: Mapping[tuple[str, EventKey], Known] = field(default_factory=dict)
     """What was rated before of the events that this batch corrects or voids."""
+    waived: frozenset[str] = frozenset()
+    """Holds that somebody has waived, by their ids; those of other partitions among them."""
     slices: Sequence[Slice] = ()
     """What the first re-pricing jobs look at, before the rows."""
     ends_interval: bool = True
@@ -193,6 +195,14 @@ def try_again(work: Work, held: Held, ref: str) -> None:
         wait(work, replace(held, reason=reason, at=max(state.clock, held.at)))
     else:
         enter(work, held.event, tariffs, -1, Change(ref, None, None) if held.was_priced else None)
+
+
+def waive_held(work: Work, holds: frozenset[str]) -> None:
+    """Reject held events that somebody has waived; their ids stay remembered."""
+    for held in [held for held in work.state.waiting.all() if held.hold_id in holds] if holds else ():
+        leave(work, held, "waived")
+        work.counts.rejected += 1
+        work.dead.append(DeadLetter(held.event.position, "waived", "somebody has waived this held event; nothing to do", value=held.value))
 
 
 def _waive(work: Work, event: UsageEvent) -> None:

@@ -75,6 +75,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     work.dead += [DeadLetter(int(batch.positions[r.row]), r.reason, r.message, r.path) for r in rejected]
     counts.rejected += len(rejected)
     _take_versions(work, versions)
+    fates.waive_held(work, batch.waived)
     reprice(work, batch.slices)
     events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)

@@ -8,26 +8,16 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import pyarrow as pa
-
-from flows import codecs, dead_letter_queue, dead_letters, output
+from flows import dead_letter_queue, dead_letters, output
 from flows.cli import CommandError
-from flows.commands import places
-from flows.commands.release import author_of
+from flows.commands import governed, moments, payloads, places
 from flows.dead_letter_queue import AT_ONCE, DISCARDED, REPLAYED, Letter, Queue, Settled
-from flows.pipeline import Place
 from schemas.catalog import Avro
-from schemas.decode import Decoded
 from schemas.registry import Registry
-from tieout.contracts import instant
-from tieout.period import micros
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SHOWN_BYTES: Final = 200
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +70,7 @@ def _answer(options: argparse.Namespace, writer: Callable[[int], Avro] | None) -
             case "ls":
                 output.show(_listed(queue, choice, everything=options.all), options.output)
             case "show":
-                _show(_decode(place, writer), queue, choice, options)
+                _show(payloads.shower(place, writer), queue, choice, options)
             case _:
                 _settle(queue, choice, options)
     finally:
@@ -96,20 +86,8 @@ def _choice(options: argparse.Namespace) -> _Choice:
             msg = f"dlq: {name!r} names no dead letter; write PARTITION:OFFSET as 'tieout dlq show' does, for example 3:17"
             raise CommandError(msg, 2)
         named.add((int(partition), int(position)))
-    since = None if options.since is None else _moment(options.since, time.time_ns() // 1000)
+    since = None if options.since is None else moments.moment(options.since, time.time_ns() // 1000, "dlq: --since")
     return _Choice(frozenset(named), options.reason, options.partition, since)
-
-
-def _moment(text: str, now: int) -> int:
-    """An instant from RFC 3339, a month, or so far back from now; UTC microseconds."""
-    number, unit = text[1:-1], text[-1:]
-    if text.startswith("-") and number.isdecimal() and unit in _UNITS:
-        return now - int(number) * _UNITS[unit] * 1_000_000
-    try:
-        return micros(instant(f"{text}-01T00:00:00Z" if len(text) == len("2026-10") else text))
-    except ValueError as error:
-        msg = f"dlq: --since {text!r} is no time; write 2026-10-01T00:00:00Z, 2026-10, or -2h (s, m, h, d) back from now"
-        raise CommandError(msg, 2) from error
 
 
 def _listed(queue: Queue, choice: _Choice, *, everything: bool) -> list[dict[str, Any]]:
@@ -132,32 +110,19 @@ def _listed(queue: Queue, choice: _Choice, *, everything: bool) -> list[dict[str
         [oldest_letter] = groups[reason, partition, state]
         row = {"reason": reason, "partition": partition, "count": counts[reason, partition, state]}
         rows.append(row | ({"state": state} if everything else {}) | {
-            "oldest": _at(oldest_letter.record["timestamp"]), "letter": oldest_letter.name, "message": oldest_letter.said.get("message"),
+            "oldest": moments.written(oldest_letter.record["timestamp"]), "letter": oldest_letter.name, "message": oldest_letter.said.get("message"),
         })
     return rows
 
 
-def _decode(place: Place, writer: Callable[[int], Avro] | None) -> Callable[[bytes | None], Decoded]:
-    """How a letter's value is decoded, with the registry's schemas where there is one."""
-    decoder = codecs.decoder("usage_event", place.writers())
-
-    def decode(value: bytes | None) -> Decoded:
-        values = pa.array([value], pa.large_binary())
-        if writer is not None:
-            codecs.learn(decoder, values, writer)
-        return decoder.decode(values)
-
-    return decode
-
-
-def _show(decode: Callable[[bytes | None], Decoded], queue: Queue, choice: _Choice, options: argparse.Namespace) -> None:
+def _show(show: payloads.Show, queue: Queue, choice: _Choice, options: argparse.Namespace) -> None:
     shown: list[dict[str, Any]] = []
     for partition in choice.partitions(queue.partitions()):
         settled = queue.settled(partition)
         for letter in choice.letters(queue, partition):
             how = settled.get(letter.position)
             if how is None or options.all or choice.named:
-                shown.append(_whole(decode, letter, how))
+                shown.append(_whole(show, letter, how))
             if len(shown) >= options.limit and not choice.named:
                 break
     shown = shown if choice.named else shown[: options.limit]
@@ -176,23 +141,18 @@ def _beginning(value: str | None) -> str:
     return value if len(value) <= 2 * _SHOWN_BYTES else f"{value[: 2 * _SHOWN_BYTES]}... ({len(value) // 2} bytes; --output json has them all)"
 
 
-def _whole(decode: Callable[[bytes | None], Decoded], letter: Letter, how: Settled | None) -> dict[str, Any]:
+def _whole(show: payloads.Show, letter: Letter, how: Settled | None) -> dict[str, Any]:
     """Everything of a letter."""
     value = letter.record["value"]
-    decoded = decode(value)
+    shown = show(value)
     return {
         "letter": letter.name, **{name: letter.said.get(name) for name in dead_letters.NAMES},
-        "settled": None if how is None else f"{how.act} by {how.author} at {_at(how.at)}{'' if how.reason is None else f': {how.reason}'}",
-        "timestamp": _at(letter.record["timestamp"]), "key": _text(letter.record["key"]),
+        "settled": None if how is None else f"{how.act} by {how.author} at {moments.written(how.at)}{'' if how.reason is None else f': {how.reason}'}",
+        "timestamp": moments.written(letter.record["timestamp"]), "key": _text(letter.record["key"]),
         "headers": [{"key": header["key"], "value": _text(header["value"])} for header in dead_letters.without_own(letter.record["headers"])],
-        "event": _event(decoded.batch.to_pylist()[0]) if decoded.batch.num_rows else None,
-        "undecodable": decoded.rejected[0].message if decoded.rejected else None,
+        **shown._asdict(),
         "value": None if value is None else value.hex(),
     }
-
-
-def _event(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: dict(value) if isinstance(value, list) else value for name, value in row.items() if value is not None}
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -204,10 +164,6 @@ def _text(raw: bytes | None) -> str | None:
     except UnicodeDecodeError:
         return f"hex {raw.hex()}"
     return text if text.isprintable() else f"hex {raw.hex()}"
-
-
-def _at(instant_: int) -> str:
-    return (_EPOCH + timedelta(microseconds=instant_)).isoformat()
 
 
 def _settle(queue: Queue, choice: _Choice, options: argparse.Namespace) -> None:
@@ -242,7 +198,7 @@ def _how(options: argparse.Namespace, choice: _Choice) -> Settled:
     if act == DISCARDED and not (choice.named or choice.reason or choice.partition is not None or choice.since is not None):
         msg = "dlq discard: say which, by name (3:17) or with --reason, --partition or --since"
         raise CommandError(msg, 2)
-    return Settled(act, author_of(options), time.time_ns() // 1000, options.because if act == DISCARDED else None)
+    return Settled(act, governed.author_of(options), time.time_ns() // 1000, options.because if act == DISCARDED else None)
 
 
 def _carry_out(queue: Queue, chosen: dict[int, list[int]], how: Settled) -> None:

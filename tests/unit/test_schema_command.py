@@ -104,7 +104,7 @@ def test_check_against_a_revision_compares_the_files_with_what_was_committed(che
     code, rows = answer(capsys, "check", checkout, against="v1")
     assert code == 3
     assert {row for row in results(rows, "v1") if row[1] != "same"} == {("rated_usage", "scale_changed", "quantity"), ("rated_usage", "scale_changed", "event.quantity")}
-    assert len(results(rows, "v1")) == len(catalog.names())
+    assert len(results(rows, "v1")) == len(list(checkout.glob("*.avsc"))) + 1  # two findings in one of them
 
 
 def test_check_against_a_revision_that_is_none_says_so(checkout):
@@ -128,7 +128,7 @@ def test_check_of_the_catalogue_against_a_release_finds_schemas_that_are_gone_an
 
 def test_the_lock_file_of_a_release_is_found_beside_its_schemas_in_git(checkout):
     assert released.pinned("v1", checkout) == json.loads((AVRO.parent / "lock.json").read_text())
-    assert sorted(released.schemas("v1", checkout)) == catalog.names()
+    assert [name for name in sorted(released.schemas("v1", checkout)) if "." not in name] == catalog.names()
 
 
 def test_a_schema_that_cannot_be_parsed_is_one_finding_and_not_compared(checkout, capsys):
