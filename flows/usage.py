@@ -341,7 +341,9 @@ class UsageCell:
         if not self.fold.state.waiting.count:
             return _Waived(frozenset(), {})
         start, end = self.token.positions.get(command_records.WAIVERS, 0), self.gate.commands.refresh()
-        return _Waived(command_records.subjects(self.gate.commands, start, end, WAIVE, HOLD), {command_records.WAIVERS: max(start, end)})
+        if end <= start:
+            return _Waived(frozenset(), {})
+        return _Waived(command_records.subjects(self.gate.commands, start, end, WAIVE, HOLD), {command_records.WAIVERS: end})
 
     def _positions(self, lot: Lot, taken: int, contracts_end: int, commands_end: int | None) -> dict[str, int]:
         """Where the next interval goes on, after so many rows of a lot."""

@@ -65,6 +65,8 @@ class LiveSource:
     """Why the partition takes no input; None while it does."""
     waits_at: Callable[[], tuple[int, int]]
     """While it takes none: the next position to read, and the end of the topic."""
+    unfinished: Callable[[], bool]
+    """Whether the partition has work that needs no input."""
     end: int | None = None
     """Where to end; None runs on."""
     _looked_at: float = 0.0
@@ -80,7 +82,7 @@ class LiveSource:
         if paused is not None:
             return self.stopped() or (self.end is not None and paused.looked)
         read = self.end is not None and self.stream.position >= self.end and not self.stream.gathered
-        return self.stopped() or (read and self._looked_at > 0 and self._held is None)
+        return self.stopped() or (read and self._looked_at > 0 and self._held is None and not self.unfinished())
 
     def poll(self) -> Lot | None:
         """The lot that is due; None where none is."""
@@ -111,7 +113,7 @@ class LiveSource:
         if paused is not None:
             return self._look(now)
         lot = self.stream.poll(now, self.end)
-        if lot is None and self.stream.at_end and not self.stream.gathered and now - self._looked_at >= self.seconds:
+        if lot is None and self.stream.at_end and not self.stream.gathered and (now - self._looked_at >= self.seconds or self.unfinished()):
             lot = self.stream.take()
         if lot is not None:
             self._looked_at = now
@@ -161,6 +163,8 @@ class LiveFlow:
     """From a partition, the result of the interval, and the seconds of its steps."""
     paused: Callable[[Any], Pause | None] = lambda _: None
     """Why a partition takes no input."""
+    unfinished: Callable[[Any], bool] = lambda _: False
+    """Whether a partition has work that needs no input."""
     headers: bool = False
     """Whether it looks at the headers of all its input."""
 
@@ -173,11 +177,15 @@ def _paused(cell: UsageCell) -> Pause | None:
     return cell.paused
 
 
+def _unfinished(cell: UsageCell) -> bool:
+    return cell.reprices
+
+
 def _start(place: KafkaPlace, partitions: Sequence[int], live: Live) -> dict[int, UsageCell]:
     return usage.start_cells(place, partitions, live.limits, live.cache)
 
 
-USAGE: Final = LiveFlow(FLOW, topics.USAGE, FATES, _start, _interval, _paused)
+USAGE: Final = LiveFlow(FLOW, topics.USAGE, FATES, _start, _interval, _paused, _unfinished)
 
 
 def _close(streams: Sequence[Stream], started: Mapping[int, LivePartition]) -> None:
@@ -247,7 +255,7 @@ class LiveCell:
         end = self.place.ends(self.flow.topic, stream.partition) if self.live.drain else None
         return LiveSource(
             stream, self.live.seconds, self.stopped, self.metrics, self.told, learn, lambda: self.flow.paused(cell),
-            lambda: (cell.position, reader.refresh()), end,
+            lambda: (cell.position, reader.refresh()), lambda: self.flow.unfinished(cell), end,
         )
 
     def _not_drained(self, started: Mapping[int, LivePartition]) -> None:

@@ -76,7 +76,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     counts.rejected += len(rejected)
     _take_versions(work, versions)
     fates.waive_held(work, batch.waived)
-    reprice(work, batch.slices)
+    moved = reprice(work, batch.slices)
     events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)
     customers = words[events["customer_id"].indices.to_numpy()]
@@ -93,7 +93,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
         state.rater.open_periods(batch.size)
         fates.escalate(work)
     state.seen.sweep(state.clock)
-    rated = rated_rows(state.tariffs, events, batch.positions, fast, state.rater.rows)
+    rated = rated_rows(state.tariffs, events, batch.positions, fast, state.rater.rows, moved)
     for currency, amount in rated.amounts.items():
         state.amounts[currency] = state.amounts.get(currency, 0) + amount
     state.totals.add(counts)

@@ -2,8 +2,8 @@
 
 In: a seed, a number of records, of customers and of partitions. Out: ``Sent`` records (poison, duplicates, conflicts,
 disorder, late and early ones, corrections and voids among them), and publications of contract versions with the place
-in that order before which they must stand. A version that comes during the run governs only usage that follows it, so
-what is priced does not depend on when a cell reads it.
+in that order before which they must stand. A version that comes during the run may govern usage
+long priced: what is charged in the end does not depend on when a cell reads it.
 """
 
 import random
@@ -204,10 +204,11 @@ class _Maker:
                     effective = START + rnd.randrange(2 * DAY, 80 * DAY) // (12 * HOUR) * 12 * HOUR
                     row = (effective - START) * self.rows // SPAN
                     later = document(number, 2, effective)
-                    if kind % 4 == 1:
+                    if kind in (1, 5):
                         at_start.append(later)
                     else:
-                        found.append(Publication(row, [later]))
+                        late = rnd.randrange(self.rows // 5) if rnd.random() < 0.5 else 0  # entered days after it has begun
+                        found.append(Publication(min(row + late, self.rows * 9 // 10), [later]))
                     if kind == 5:
                         at_start.append(document(number, 3, min(effective + 9 * DAY, START + SPAN)))
         return [Publication(0, at_start), *sorted(found, key=lambda publication: publication.before)]

@@ -79,7 +79,7 @@ def judge(reader, group, records, documents):
     for p in partitions:
         log = [oracle.Logged(r.offset, r.key, r.value, r.headers, r.stamp * 1000) for r in topics_[topics.USAGE][p]]
         whole = oracle.Interval(len(contracts[p]), log[-1].offset + 1 if log else 0)
-        final.append(oracle.Partition(contracts[p]).follow(log, [whole]))
+        final.append(oracle.Partition(contracts[p]).follow(log, [whole]).with_final_facts())
         _tokens(breaks, p, tokens[p], {topic: found[p] for topic, found in topics_.items()})
         intervals = [oracle.Interval(t["positions"].get(topics.CONTRACTS, 0), t["positions"][topics.USAGE]) for t in tokens[p]]
         if any(a.usage > b.usage or a.contracts > b.contracts for a, b in pairwise(intervals)):
@@ -172,9 +172,9 @@ def _intervals(breaks, p, tokens, part):
     totals = Counter()
     for number, (token, counts, clock, oldest) in enumerate(zip(tokens, part.intervals, part.clocks, part.oldest, strict=True), 1):
         name = f"interval usage-{p}-{number}"
-        breaks.same("fates", name, token["counts"], counts)
+        breaks.same("fates", name, {fate: count for fate, count in token["counts"].items() if fate != "slices"}, counts)
         c = token["counts"]
-        if c["received"] + c["released"] != sum(c[fate] for fate in ("priced", "duplicate", "conflict", "rejected", "held")):
+        if c["received"] + c["released"] + c["withdrawn"] != sum(c[fate] for fate in ("priced", "duplicate", "conflict", "rejected", "held")):
             breaks.add("fate equation", f"{name}: {c}")
         totals.update(counts)
         breaks.same("fates", f"totals after {name}", token["totals"], dict(totals) | {"waiting": totals["held"] - totals["released"]})

@@ -22,7 +22,7 @@ HOUR = 3_600_000_000
 DAY = 24 * HOUR
 HORIZON, FUTURE, HOLD_LIMIT = 35 * DAY, DAY, 7 * DAY
 NEVER = -(2**62)
-FIELDS = ("received", "released", "priced", "duplicate", "conflict", "rejected", "held")
+FIELDS = ("received", "released", "withdrawn", "priced", "duplicate", "conflict", "rejected", "held")
 OPENS_AT_ONCE = {"no_charge", "contract_ambiguous", "contract_inactive", "no_price"}
 
 
@@ -311,6 +311,13 @@ class Partition:
     def live(self):
         """The priced events that are not voided."""
         return [event for event in self.events.values() if event.fate == "priced"]
+
+    def with_final_facts(self):
+        """Every priced event under the version that governs it when all are known; the campaign's versions all price all meters."""
+        for event in self.live():
+            missing = self._missing(event)
+            assert missing is None, missing
+        return self
 
     def charges(self):
         """What each (customer, contract, charge, group, period) costs, and in which currency."""

@@ -1,5 +1,6 @@
 """The usage stage against the oracle: any order of arrival, any split, every model; the same totals to the last digit."""
 
+import unittest.mock
 from collections import defaultdict
 from datetime import datetime
 from fractions import Fraction
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests import oracle
 from tests.rated_memory import RatedMemory
-from tieout import usage_document
+from tieout import repricing, usage_document
 from tieout.contracts import parse_contract
 from tieout.usage_stage import UsageBatch, UsageState, step
 
@@ -233,3 +234,35 @@ def test_any_history_in_any_order_gives_the_totals_of_the_final_facts(versions, 
 @given(contracts(["weighted_sum", "sum", "count", "max", "latest"]), usage(), st.lists(st.integers(1, 15), min_size=1, max_size=5), st.lists(st.integers(0, 45), min_size=3, max_size=3))
 def test_levels_under_versions_that_come_late_equal_the_oracle(versions, events, sizes, arrivals):
     assert run(versions, events, sizes, arrivals[: len(versions)])[0] == expected(versions, events)
+
+
+@st.composite
+def plain_contracts(draw):
+    """Versions whose charges the kernel takes."""
+    versions = []
+    for number in range(1, draw(st.integers(2, 4)) + 1):
+        charges = [
+            {"charge_id": f"c-{meter}", "meter": meter, "price": draw(linear()), "aggregation": {"kind": kind}, "reset": draw(st.sampled_from(["billing_period"] * 3 + ["contract_version"])), "included_quantity": draw(st.sampled_from(["0", "25.5"]))}
+            for meter, kind in (("m0", "sum"), ("m1", "count"), ("m2", "sum"))
+        ]
+        start = 1 if number == 1 else draw(st.integers(2, 50) | st.integers(25, 38))
+        end = draw(st.sampled_from([None, None, start + 10])) if number > 1 else None
+        versions.append({"contract_id": "k", "version": number, "customer_id": "acme", "effective_from": _day(start), "charges": charges} | ({"effective_to": _day(end)} if end else {}))
+    fixed = versions[0]["charges"]
+    for version in versions:
+        for charge, first in zip(version["charges"], fixed, strict=True):
+            charge["reset"] = first["reset"]
+    return versions
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(plain_contracts(), usage(), st.lists(st.integers(1, 15), min_size=1, max_size=5), st.lists(st.integers(0, 45), min_size=4, max_size=4), st.integers(1, 60))
+def test_moves_by_columns_equal_those_event_by_event(versions, events, sizes, arrivals, slice_rows):
+    totals, state = run(versions, events, sizes, arrivals[: len(versions)], slice_rows)
+    assert totals == expected(versions, events)
+    with unittest.mock.patch.object(repricing, "by_columns", lambda work, part: ([], part.rows)):
+        single, other = run(versions, events, sizes, arrivals[: len(versions)], slice_rows)
+    assert single == totals
+    assert state.totals == other.totals
+    for one, two in zip(state.rater.chains.all_terms(), other.rater.chains.all_terms(), strict=True):
+        assert one.tolist() == two.tolist() if hasattr(one, "tolist") else one.equals(two)

@@ -191,7 +191,7 @@ class Chains:
         own.live += live
         after = values(terms, price_of, rank)
         moved = [Moved(t.rank, v - before.get(t.rank, 0)) for t, v in zip(terms, after, strict=True) if t.rank >= rank]
-        self._store(chain, terms)
+        self.put(chain, terms)
         return [moved[0], *(m for m in moved[1:] if m.amount)]
 
     def shift(self, chain: int, ranks: tuple[int, int], quantities: tuple[int, int], price_of: Callable[[int], Price]) -> list[Moved]:
@@ -208,10 +208,11 @@ class Chains:
             own.live += live
         after = values(terms, price_of, min(ranks))
         moved = {t.rank: new - old for t, old, new in zip(terms, before, after, strict=True)}
-        self._store(chain, terms)
+        self.put(chain, terms)
         return [*(Moved(rank, moved.pop(rank)) for rank in ranks), *(Moved(rank, amount) for rank, amount in moved.items() if amount)]
 
-    def _store(self, chain: int, terms: list[Term]) -> None:
+    def put(self, chain: int, terms: list[Term]) -> None:
+        """Let these be a chain's terms, by rank."""
         self._changed.append(np.array([chain], np.int64))
         self._changed_lower.add(chain)
         total = sum(t.quantity for t in terms)
@@ -276,7 +277,7 @@ class Chains:
         for i, units in zip(others, exact, strict=True):
             by_chain.setdefault(int(chain[i]), []).append(Term(int(rank[i]), units or 0, int(live[i])))
         for row, terms in by_chain.items():
-            self._store(row, sorted(terms, key=lambda t: t.rank))
+            self.put(row, sorted(terms, key=lambda t: t.rank))
         self._changed, self._changed_lower = [], set()
 
     def _grow(self) -> None:

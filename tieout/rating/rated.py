@@ -7,6 +7,7 @@ of the batch's rows, an event's own record before the carries that follow from i
 group, billing period). Source: docs/semantics.md section 1 (identity), docs/interfaces.md (rated usage).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ from tieout import ids, money, wide
 from tieout.ids import Lanes
 from tieout.period import Calendar
 from tieout.rating.chains import Priced
+from tieout.rating.moves import Amounts
 from tieout.rating.rater import Row, group_lanes
 from tieout.rating.tariff import Tariffs
 from tieout.rating.tariff_columns import STATIC, TariffRows
@@ -89,9 +91,13 @@ class Fast:
         if done.all():
             return replace(self, amount=amount, counted=counted)
         at = np.nonzero(done)[0]
+        return replace(self.take(at), amount=amount, counted=counted[at])
+
+    def take(self, at: I64) -> "Fast":
+        """Some of the rows, before they are priced."""
         return Fast(
             self.index[at], self.row[at], self.keys[at], self.time[at], self.tariffs.take(at), self.start[at],
-            self.label.take(pa.array(at)), self.chain_keys[at], self.correlation[at], amount, counted[at],
+            self.label.take(pa.array(at)), self.chain_keys[at], self.correlation[at],
         )
 
 
@@ -109,10 +115,13 @@ def _periods(calendars: list[Calendar], code: npt.NDArray[np.signedinteger[Any]]
     return start, pa.DictionaryArray.from_arrays(pa.array(label), pa.array(list(words), pa.string()))
 
 
-def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: Fast, singles: list[Row]) -> Rated:
-    """All rated records of a batch, in the order of its rows; ``positions`` are those of the rows in their topic."""
-    tables = []
-    order = []
+def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: Fast, singles: list[Row], before: Sequence[pa.Table] = ()) -> Rated:
+    """All rated records of a batch, in the order of its rows; ``positions`` are those of the rows in their topic.
+
+    ``before`` are records that come before the first row.
+    """
+    tables = list(before)
+    order = [np.full(table.num_rows, -1, np.int64) for table in tables]
     if len(fast.index):
         tables.append(_fast_table(events, positions, fast))
         order.append(fast.row)
@@ -133,13 +142,11 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: F
 
 
 def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
-    n, found = len(fast.index), fast.tariffs
+    n = len(fast.index)
     chosen = events.select(_USED)
     if n < events.num_rows:
         chosen = chosen.take(pa.array(fast.index))
-    period = ids.of_integers(fast.start)
-    usage = ids.combine(fast.keys, found.identity)
-    rated = ids.combine(ids.combine(usage, period), ids.of_rows([_CAUSES["usage"]]))
+    rated = ids.combine(_base(fast), ids.of_rows([_CAUSES["usage"]]))
     quantity, other = chosen["quantity"], pa.nulls(n, _EVENT.field("quantity").type)
     if fast.counted is not None and fast.counted.any():
         other = pc.if_else(pa.array(fast.counted), quantity, other)
@@ -149,11 +156,22 @@ def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
         [_constant("usage", n), pa.nulls(n, pa.string()), pa.nulls(n, pa.string()), pa.nulls(n, pa.int32()), pa.nulls(n, pa.int32())],
         fields=list(_CAUSE),
     )
-    source = chosen["source"]
+    event = pa.StructArray.from_arrays([pa.array(positions[fast.row]), other, chosen["attributes"], chosen["contract_id"], chosen["amount"]], names=_FACTS)
+    return _columns(chosen, fast, rated, cause, quantity, fast.amount, event)
+
+
+def _base(fast: Fast) -> Lanes:
+    """What the ids of records come from besides their cause."""
+    return ids.combine(ids.combine(fast.keys, fast.tariffs.identity), ids.of_integers(fast.start))
+
+
+def _columns(chosen: pa.RecordBatch, fast: Fast, rated: Lanes, cause: pa.Array, quantity: pa.Array, amount: pa.Array, event: pa.Array) -> pa.Table:
+    """Rated records of the events ``chosen``, one a row."""
+    n, found = len(rated), fast.tariffs
     return pa.table({
         "rated_id": ids.hexadecimal(rated),
         "correlation_id": ids.hexadecimal(fast.correlation),
-        "usage": pa.StructArray.from_arrays([source, chosen["id"]], names=["source", "id"]),
+        "usage": pa.StructArray.from_arrays([chosen["source"], chosen["id"]], names=["source", "id"]),
         "cause": cause,
         **{name: chosen[name] if name in _OF_EVENTS else found.words(name) for name in STATIC},
         "contract_version": pa.array(found.version.astype(np.int32)),
@@ -161,9 +179,63 @@ def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
         "billing_period": fast.label,
         "time": chosen["time"],
         "quantity": quantity,
-        "amount": fast.amount,
-        "event": pa.StructArray.from_arrays([pa.array(positions[fast.row]), other, chosen["attributes"], chosen["contract_id"], chosen["amount"]], names=_FACTS),
+        "amount": amount,
+        "event": event,
     })
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Events moved from one version to another by columns: ``events`` has their columns, the rest one entry an event."""
+
+    events: pa.RecordBatch
+    ref: str
+    versions: tuple[I64, I64]
+    fast: tuple[Fast, Fast]
+    quantities: tuple[I64, I64]
+    amounts: tuple[Amounts, Amounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What else moved with them: the terms of other versions, by event."""
+
+    events: pa.RecordBatch
+    fast: Fast
+    amounts: Amounts
+    causes: Lanes
+    """The ids of the records that each follows from."""
+
+
+def moved_tables(moved: Moved) -> tuple[list[pa.Table], Lanes]:
+    """The two records of each moved event, and the ids of the first ones."""
+    cause_lanes = ids.of_rows([reprice_cause(moved.ref)])
+    n = moved.events.num_rows
+    names = [ids.combine(_base(fast), cause_lanes) for fast in moved.fast]
+    cause = pa.StructArray.from_arrays(
+        [_constant("reprice", n), pa.array([moved.ref] * n, pa.string()), pa.nulls(n, pa.string()), *(pa.array(v.astype(np.int32)) for v in moved.versions)],
+        fields=list(_CAUSE),
+    )
+    tables = []
+    for fast, rated, quantity, amounts in zip(moved.fast, names, (-moved.quantities[0], moved.quantities[1]), moved.amounts, strict=True):
+        signed = wide.decimals((quantity >> np.int64(63)).view(np.uint64), quantity.view(np.uint64), 28, 9)
+        tables.append(_columns(moved.events, fast, rated, cause, signed, wide.decimals(amounts.high, amounts.low, 38, 12), _no_facts(n)))
+    return tables, names[0]
+
+
+def carried_table(carried: Carried) -> pa.Table:
+    """A carry for each event whose leaving and entering moved a term between."""
+    n = carried.events.num_rows
+    rated = ids.combine(_base(carried.fast), ids.combine(ids.of_rows([_CAUSES["carry"]]), carried.causes))
+    cause = pa.StructArray.from_arrays(
+        [_constant("carry", n), ids.hexadecimal(carried.causes), pa.nulls(n, pa.string()), pa.nulls(n, pa.int32()), pa.nulls(n, pa.int32())], fields=list(_CAUSE)
+    )
+    zero = wide.decimals(np.zeros(n, np.uint64), np.zeros(n, np.uint64), 28, 9)
+    return _columns(carried.events, carried.fast, rated, cause, zero, wide.decimals(carried.amounts.high, carried.amounts.low, 38, 12), _no_facts(n))
+
+
+def _no_facts(n: int) -> pa.Array:
+    return pa.nulls(n, pa.struct([pa.field(field.name, field.type) for field in _EVENT]))
 
 
 def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
