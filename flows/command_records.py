@@ -1,12 +1,11 @@
 """Commands as records of their topic, and back: what people ask of the flows.
 
-In: who asks for what, when and why. Out: a record of ``command.avsc``; and whether a subject is released between two
-positions of the topic. A command's id is derived from what it says. Source: docs/interfaces.md (commands).
+In: who asks for what, when and why. Out: a record of ``command.avsc``; the commands of such records; and whether a subject
+is released between two positions of the topic. Source: docs/interfaces.md (commands).
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,10 @@ import pyarrow as pa
 from flows import codecs, topics
 from flows.pipeline import Reader
 from schemas import catalog, segments
-from tieout import ids
+from tieout.governance import Command
+from tieout.period import micros
+
+__all__ = ["NAME", "PARTITION", "SCHEMA", "Command", "commands", "record", "released", "subject"]
 
 NAME: Final = topics.in_partition(topics.COMMANDS, 0)
 """The topic's one partition, as a token's positions name it."""
@@ -23,23 +25,6 @@ PARTITION: Final = "partition"
 SCHEMA: Final = "command"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What somebody asks for; ``at`` in UTC microseconds."""
-
-    kind: str
-    subject_type: str
-    subject_id: str
-    author: str
-    at: int
-    reason: str
-
-    @property
-    def command_id(self) -> str:
-        """Its identity."""
-        return ids.text(("command", self.kind, self.subject_type, self.subject_id, self.author, self.at, self.reason))
 
 
 def subject(flow: str, partition: int) -> str:
@@ -51,10 +36,22 @@ def record(command: Command) -> pa.RecordBatch:
     """One command as a topic record."""
     row = {
         "command_id": command.command_id, "kind": command.kind, "subject": {"type": command.subject_type, "id": command.subject_id},
-        "author": command.author, "at": _EPOCH + timedelta(microseconds=command.at), "reason": command.reason, "payload": None, "signature": None,
+        "author": command.author, "at": _EPOCH + timedelta(microseconds=command.at), "reason": command.reason,
+        "payload": command.payload, "signature": command.signature,
     }
     values = codecs.encode(SCHEMA, pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema(SCHEMA)))
     return segments.records(values, pa.array([command.subject_id]), np.array([command.at]))
+
+
+def commands(rows: pa.RecordBatch) -> list[Command]:
+    """The commands of decoded rows."""
+    return [_command(row) for row in rows.to_pylist()]
+
+
+def _command(row: dict[str, Any]) -> Command:
+    return Command(
+        row["kind"], row["subject"]["type"], row["subject"]["id"], row["author"], micros(row["at"]), row["reason"], row["payload"], row["signature"]
+    )
 
 
 def released(commands: Reader, start: int, end: int, subject_id: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from flows import codecs, command_records, output, pause, topics
+from flows import codecs, command_records, governed_ingress, output, pause, topics
 from flows.cli import CommandError
 from flows.command_records import Command
 from flows.commands import places
@@ -18,8 +18,6 @@ from flows.file_place import FilePlace
 from flows.kafka_place import KafkaPlace
 from flows.usage_records import FLOW
 from schemas.registry import Registry
-from sinks.ingress import Ingress
-from sinks.kafka import Records, TransactionalWriter
 
 _FLOWS: Final = (FLOW,)
 """Flows whose partitions pause."""
@@ -41,7 +39,7 @@ def _release(options: argparse.Namespace) -> int:
         raise CommandError(msg)
     _same_ids(place, flow, partition)
     command = Command("release", command_records.PARTITION, options.subject, author_of(options), time.time_ns() // 1000, options.reason)
-    _write(place, command_records.record(command), command.command_id)
+    governed_ingress.append(place, topics.COMMANDS, command_records.record(command), command.command_id)
     row = {"released": options.subject, "author": command.author, "reason": command.reason, "command_id": command.command_id, "rejected": rejects.by_reason()}
     output.show([row], options.output)
     output.say(f"{options.subject} goes on when its cell reads this, within a second where one runs, else at the next 'tieout run {flow}'")
@@ -73,18 +71,3 @@ def _same_ids(place: FilePlace | KafkaPlace, flow: str, partition: int) -> None:
     if token is not None and codecs.own("state_token").decode(pa.array([token["value"]], pa.large_binary())).rejected:
         msg = f"release: {flow}-{partition} writes under the schema ids of a registry; name it with --registry URL, and its lock file with --schema-lock FILE"
         raise CommandError(msg)
-
-
-def _write(place: FilePlace | KafkaPlace, record: pa.RecordBatch, name: str) -> None:
-    if isinstance(place, FilePlace):
-        ingress = Ingress.open(place.root, place.partitions())
-        try:
-            ingress.append(topics.COMMANDS, {0: record}, name)
-        finally:
-            ingress.close()
-        return
-    writer = TransactionalWriter.open(place.settings, f"{place.installation}.commands")
-    try:
-        writer.commit([Records(place.physical(topics.COMMANDS), record, 0, dated=True)], [], None)
-    finally:
-        writer.close()
