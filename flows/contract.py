@@ -86,7 +86,7 @@ class ContractCell:
             self.on_commit(token, result, seconds)
 
     def _next_token(self, result: Result, outputs: Mapping[str, pa.RecordBatch], end: int) -> Token:
-        counts = contract_fold.counts(result, outputs[DEAD].num_rows)
+        counts = contract_fold.counts(result)
         made = {name: batch for name, batch in outputs.items() if batch.num_rows}
         token = Token(
             FLOW, self.partition, self.token.sequence + 1, self.generation, self.cells,

@@ -46,9 +46,9 @@ class ContractFold:
         for token in tokens:
             self.reference.advance(token.positions)
             found = self._until(token.positions.get(command_records.NAME, self.position))
-            wrong = [name for name, count in counts(found, 0).items() if name != "rejected" and count != token.counts.get(name, 0)]
+            wrong = [name for name, count in counts(found).items() if count != token.counts.get(name, 0)]
             if wrong:
-                msg = f"{token.batch_id}: folded again the commands come to {counts(found, 0)}, the token says {token.counts}; the topics or the rules of this release are not those that it was committed with"
+                msg = f"{token.batch_id}: folded again the commands come to {counts(found)}, the token says {token.counts}; the topics or the rules of this release are not those that it was committed with"
                 raise SourceError(msg)
 
     def advance(self) -> Result:
@@ -62,7 +62,10 @@ class ContractFold:
         stamps = lot.records["timestamp"].to_numpy()[decoded.rows].tolist()
         positions = lot.positions[decoded.rows].tolist()
         found = command_records.commands(decoded.batch)
-        return self.state.step(map(Received, positions, stamps, found), self.book)
+        result = self.state.step(map(Received, positions, stamps, found), self.book)
+        result.counts["received"] += len(decoded.rejected)
+        result.counts["rejected"] += len(decoded.rejected)
+        return result
 
     def _until(self, end: int) -> Result:
         whole = Result()
@@ -71,11 +74,7 @@ class ContractFold:
             if lot.end <= self.position:
                 msg = f"{topics.COMMANDS}: records {self.position} to {end - 1} are missing; restore the topic from a backup"
                 raise SourceError(msg)
-            found = self.fold(lot, codecs.own(command_records.SCHEMA).decode(lot.records["value"]))
-            whole.published += found.published
-            whole.refused += found.refused
-            whole.settled += found.settled
-            whole.counts = {name: count + found.counts[name] for name, count in whole.counts.items()}
+            whole.add(self.fold(lot, codecs.own(command_records.SCHEMA).decode(lot.records["value"])))
         return whole
 
     def close(self) -> None:
@@ -86,7 +85,6 @@ class ContractFold:
                 closing()
 
 
-def counts(result: Result, rejected: int) -> dict[str, int]:
+def counts(result: Result) -> dict[str, int]:
     """An interval's figures for its token: commands by fate, and what was told."""
-    fates = result.counts | {"rejected": rejected, "received": result.counts["received"] + rejected}
-    return fates | {"published": len(result.published), "refusals": len(result.refused), "settled": len(result.settled)}
+    return result.counts | {"published": len(result.published), "refusals": len(result.refused), "settled": len(result.settled)}

@@ -19,7 +19,7 @@ from schemas.codec import Refused
 from sources.lot import Lot
 from tieout import ids, proposal
 from tieout.contracts import ContractVersion
-from tieout.lifecycle import Refusal, Result
+from tieout.lifecycle import Refusal, Result, Settled
 from tieout.period import micros
 from tieout.stage import DeadLetter
 
@@ -34,8 +34,9 @@ def outputs(result: Result, partitions: int) -> dict[str, pa.RecordBatch]:
     found: dict[str, pa.RecordBatch] = {}
     for partition, versions in _by_partition([(version.customer_id, version) for version in result.published], partitions).items():
         found[topics.in_partition(topics.CONTRACTS, partition)] = _versions(versions)
-    rows = [_exception(refusal) for refusal in result.refused]
-    rows += [_exception(settled.refusal) | {"state": "resolved", "resolution": settled.resolution, "opened_at": _moment(settled.refusal.at)} for settled in result.settled]
+    rows = [
+        _exception(one.refusal) | {"state": "resolved", "resolution": one.resolution} if isinstance(one, Settled) else _exception(one) for one in result.told
+    ]
     for partition, exceptions in _by_partition([(row["customer_id"], row) for row in rows], partitions).items():
         found[topics.in_partition(topics.EXCEPTIONS, partition)] = _exceptions(exceptions)
     return found

@@ -83,9 +83,25 @@ class Result:
     """What an interval came to."""
 
     published: list[ContractVersion] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    settled: list[Settled] = field(default_factory=list)
+    told: list[Refusal | Settled] = field(default_factory=list)
+    """In the order in which it was come to."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("received", *FATES), 0))
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """The refusals alone."""
+        return [one for one in self.told if isinstance(one, Refusal)]
+
+    @property
+    def settled(self) -> list[Settled]:
+        """What was settled alone."""
+        return [one for one in self.told if isinstance(one, Settled)]
+
+    def add(self, following: "Result") -> None:
+        """Put what came after behind it."""
+        self.published += following.published
+        self.told += following.told
+        self.counts = {name: count + following.counts[name] for name, count in self.counts.items()}
 
 
 @dataclass(slots=True)
@@ -277,7 +293,7 @@ class _Step:
         key = VersionKey.of(received.command.subject_id)
         contract = None if key is None else self.fold.contracts.get(key.contract_id)
         refusal = Refusal(kind, received, self._customer(received.command, contract), tuple(problems), self.fold.clock)
-        self.result.refused.append(refusal)
+        self.result.told.append(refusal)
         if key is not None and not lasting:
             known = contract or self._contract(key.contract_id)
             if key.version > len(known.published):
@@ -285,7 +301,7 @@ class _Step:
         return "refused"
 
     def _settled(self, contract: Contract, number: int, resolution: str) -> None:
-        self.result.settled += [Settled(refusal, self.fold.clock, resolution) for refusal in contract.refusals.pop(number, ())]
+        self.result.told += [Settled(refusal, self.fold.clock, resolution) for refusal in contract.refusals.pop(number, ())]
 
     def _customer(self, command: Command, contract: Contract | None) -> str:
         """The customer whom a refusal concerns; empty where nobody says it."""
