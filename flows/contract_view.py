@@ -51,8 +51,16 @@ class ContractView:
     def version(self, key: VersionKey) -> ContractVersion | None:
         """A version as published, else as proposed."""
         found = next((version for version in self.versions(key.contract_id) if version.version == key.version), None)
+        if found is not None:
+            return found
+        waiting = next((version for version in self.complete(key.contract_id) if version.version == key.version), None)
         given = self.proposal(key)
-        return found if found is not None or given is None else self._drafted(given)
+        return waiting if given is None else self._drafted(given)
+
+    def complete(self, contract_id: str) -> list[ContractVersion]:
+        """Versions that are approved and complete, as the flow has published them or will at its next interval."""
+        contract = self.fold.state.contracts.get(contract_id)
+        return [] if contract is None else [one.version for one in contract.published]
 
     def _drafted(self, given: Proposal) -> ContractVersion:
         """What would be published now, as far as it is known."""

@@ -142,6 +142,10 @@ def _rows(view: ContractView, contract_id: str | None) -> Iterator[dict[str, Any
     contracts = view.fold.state.contracts
     for name in contracts if contract_id is None else {contract_id} & contracts.keys():
         contract = contracts[name]
+        for version in view.complete(name):
+            key = VersionKey(name, version.version)
+            if key not in found:
+                found[key] = _row(version, "approved") | {"recorded_at": None, "note": "waits for the contract flow to run"}
         for number, (_, given) in contract.proposals.items():
             approval = contract.approvals.get(number)
             following = len(contract.published) + 1
