@@ -100,6 +100,10 @@ def _known_problems(view: ContractView, one: Proposal) -> list[Problem]:
     """What is wrong with it among what the place knows: all where its turn has come, else what it refers to."""
     state, book = view.fold.state, view.fold.book
     contract = state.contracts.get(one.key.contract_id) or Contract()
+    governed = {version.version for version in view.complete(one.key.contract_id)}
+    imported = [version.version for version in view.versions(one.key.contract_id) if version.version not in governed]
+    if imported:
+        return [Problem("contract_id", "contract_imported", f"version {imported[0]} of contract {one.key.contract_id} was imported and is no part of what was proposed and approved; import its later versions too, or propose a new contract")]
     if one.key.version == len(contract.published) + 1:
         return state.judge(one, book)[1]
     known = contract.published[one.key.version - 1].proposal if one.key.version <= len(contract.published) else None

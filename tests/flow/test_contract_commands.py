@@ -138,6 +138,13 @@ def test_validate_knows_the_versions_that_are_published(desk):
     assert new["code"] == "change_not_first"
 
 
+def test_a_contract_that_was_imported_is_not_amended_by_proposals(desk):
+    desk(["import", "contracts", desk.write("imported.json", {name: value for name, value in ONE.items() if name != "rate_card"})])
+    (row,) = desk(["contract", "validate", desk.write("two.json", TWO)], 1)
+    assert row["code"] == "contract_imported"
+    assert [stretch["governs"] for stretch in desk(["contract", "timeline", "c-acme"])] == [["2026-01-01T00:00:00Z .. open"]]
+
+
 def test_a_refused_proposal_is_shown_with_what_to_do(desk):
     document = ONE | {"change": {"kind": "renewal"}}
     renewal = replace(governed.propose(document), at=time.time_ns() // 1000)
