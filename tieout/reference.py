@@ -6,6 +6,7 @@ two recorded at the same instant the later one in the log. To end something, rec
 are UTC microseconds, intervals half-open. Source: docs/contracts.md (reference data).
 """
 
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -40,9 +41,7 @@ class ReferenceBook:
         """Take note of records; one whose kind a later release has brought is left to that release."""
         for record in records:
             if record.kind in self._records:
-                known = self._records[record.kind].setdefault(record.key, [])
-                known.append(record)
-                known.sort(key=_recorded)
+                insort(self._records[record.kind].setdefault(record.key, []), record, key=_recorded)
 
     def has(self, kind: str) -> bool:
         """Whether anything is known of a kind at all."""

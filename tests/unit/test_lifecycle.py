@@ -300,6 +300,7 @@ ENDED = [document(1), document(2, "termination", effective_from="2026-03-01T00:0
         (ENDED, document(3, "suspension", **JUNE), "effective_from", "not_active"),
         (ACTIVE, document(2, "resumption", **JUNE), "effective_from", "not_suspended"),
         (ENDED, document(3, "resumption", **JUNE), "effective_from", "not_suspended"),
+        ([*SUSPENDED, document(3, "termination", **JUNE)], document(4, "resumption", effective_from="2026-04-01T00:00:00Z"), "effective_from", "not_suspended"),
         (ENDED, document(3, "termination", **JUNE), "effective_from", "not_in_force"),
         (ACTIVE, document(2, "termination", effective_from="2026-01-01T00:00:00Z"), "effective_from", "not_in_force"),
         (ACTIVE, document(2, "termination", **JUNE, effective_to="2026-07-01T00:00:00Z"), "effective_to", "termination_ends"),
@@ -314,7 +315,29 @@ def test_a_change_that_does_not_fit_the_contracts_state_is_refused(before, given
     assert [(problem.path, problem.code) for refusal in turned for problem in refusal.problems] == [(path, code)]
 
 
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (document(3, effective_from="2026-03-15T00:00:00Z", effective_to="2026-04-01T00:00:00Z"), "suspended"),
+        (document(3, effective_from="2026-04-01T00:00:00Z"), "active"),
+        (document(3, effective_from="2026-02-15T00:00:00Z", effective_to="2026-03-01T00:00:00Z"), "active"),
+    ],
+)
+def test_an_interval_ends_before_its_end(given, status):
+    """A suspension of March: what touches it at either end has nothing to do with it."""
+    march = document(2, "suspension", effective_from="2026-03-01T00:00:00Z", effective_to="2026-04-01T00:00:00Z")
+    assert run(agreed(document(1), march, given))[1].published[-1].status == status
+
+
 # parked behind a refusal
+
+
+def test_an_approval_that_came_before_the_refusal_does_not_pass_on_either():
+    bad = propose(document(2, "resumption", effective_from="2026-03-01T00:00:00Z"))
+    good = propose(document(2, effective_from="2026-03-01T00:00:00Z"))
+    fold, result = run([bad, decide(bad), *agreed(document(1)), good])
+    assert published(result) == [("c-acme", 1)] and codes(result) == ["not_suspended"]
+    assert published(fold.step(received([decide(good)], START + 60 * MINUTE, 9), book())) == [("c-acme", 2)]
 
 
 def test_later_versions_wait_behind_a_refused_one_and_go_on_when_it_is_corrected():
