@@ -16,7 +16,7 @@ DONE: Final = 0
 ERROR: Final = 1
 DIFFERENCES: Final = 3
 GAP: Final = 4
-FLOWS: Final = ("route", "usage")
+FLOWS: Final = ("contract", "route", "usage")
 
 
 class CommandError(Exception):
@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     _dlq(commands)
     _exception(commands)
     _release(commands)
+    _reference(commands)
+    _contract(commands)
+    _decision(commands, "approve", "approve a proposed contract version; never one's own", "'checked with sales'")
+    _decision(commands, "reject", "reject a proposed contract version, or take one's own back", "'the price is last year'")
+    _key(commands)
     return root
 
 
@@ -242,6 +247,54 @@ def _release(commands: Commands) -> None:
     _registry(release)
     release.add_argument("--reason", required=True, metavar="TEXT", help="why it may go on")
     release.add_argument("--author", metavar="NAME", help="who releases it (default: the user of this process)")
+
+
+def _reference(commands: Commands) -> None:
+    reference = _add(
+        commands, "reference", "put reference data in, list it, or show its history",
+        "tieout reference put customers.jsonl --dir data --reason 'new customers of March'",
+    )
+    reference.add_argument("what", choices=("put", "ls", "show"), help="record JSON lines; what is there, of some kinds; all records of one thing")
+    reference.add_argument("names", nargs="*", metavar="NAME", help="a file (put), kinds (ls), a kind and a key (show)")
+    _place(reference)
+    _registry(reference)
+    reference.add_argument("--author", metavar="NAME", help="who records it, where the file does not say (put; default: the user of this process)")
+    reference.add_argument("--reason", metavar="TEXT", help="why, where the file does not say (put)")
+    reference.add_argument("--partitions", type=int, default=4, help="partitions of a new folder (put; default: 4)")
+
+
+def _contract(commands: Commands) -> None:
+    contract = _add(
+        commands, "contract", "propose contract versions, look at them, compare them, check a file",
+        "tieout contract propose acme-2.json --dir data --key una.pem --author una --reason 'volume step-up'",
+    )
+    contract.add_argument("what", choices=("propose", "show", "timeline", "diff", "validate"), help="propose a file; list contracts, one, or one version; which version governs when; two versions field by field; check a file")
+    contract.add_argument("names", nargs="*", metavar="NAME", help="a file (propose, validate), a contract (show, timeline), one or two versions as c-acme/2 (show, diff)")
+    _place(contract)
+    _registry(contract)
+    _signer(contract, required=False)
+
+
+def _decision(commands: Commands, name: str, text: str, reason: str) -> None:
+    decision = _add(commands, name, text, f"tieout {name} c-acme/2 --dir data --key ben.pem --author ben --reason {reason}")
+    decision.add_argument("subject", help="the version, as in c-acme/2")
+    _place(decision)
+    _registry(decision)
+    _signer(decision, required=True)
+
+
+def _signer(command: argparse.ArgumentParser, *, required: bool) -> None:
+    """Who signs, with what, and why."""
+    where = "" if required else " (propose)"
+    command.add_argument("--key", metavar="FILE", required=required, help=f"the private key that signs it, as 'tieout key make' wrote it{where}")
+    command.add_argument("--author", metavar="NAME", help=f"who signs it: the key of a user in the reference data{where} (default: the user of this process)")
+    command.add_argument("--reason", metavar="TEXT", required=required, help=f"why{where}")
+
+
+def _key(commands: Commands) -> None:
+    key = _add(commands, "key", "make a key pair to sign commands with, or show its public half", "tieout key make una.pem")
+    key.add_argument("what", choices=("make", "show"), help="write a new private key to a file; read one")
+    key.add_argument("file", help="the key file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

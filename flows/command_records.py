@@ -6,9 +6,8 @@ read asks for nothing. Source: docs/interfaces.md (commands).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,10 @@ import pyarrow as pa
 from flows import codecs, topics
 from flows.pipeline import Reader
 from schemas import catalog, segments
-from tieout import ids
+from tieout.governance import Command
+from tieout.period import micros
+
+__all__ = ["NAME", "PARTITION", "SCHEMA", "WAIVERS", "Command", "between", "commands", "record", "released", "subject", "subjects"]
 
 NAME: Final = topics.in_partition(topics.COMMANDS, 0)
 """The topic's one partition, as a token's positions name it."""
@@ -29,26 +31,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What somebody asks for; ``at`` in UTC microseconds."""
-
-    kind: str
-    subject_type: str
-    subject_id: str
-    author: str
-    at: int
-    reason: str
-    payload: str | None = None
-    """Details as JSON."""
-
-    @property
-    def command_id(self) -> str:
-        """Its identity."""
-        more = () if self.payload is None else (self.payload,)
-        return ids.text(("command", self.kind, self.subject_type, self.subject_id, self.author, self.at, self.reason, *more))
-
-
 def subject(flow: str, partition: int) -> str:
     """The id of a flow's partition as a subject."""
     return f"{flow}-{partition}"
@@ -59,10 +41,21 @@ def record(command: Command) -> pa.RecordBatch:
     row = {
         "command_id": command.command_id, "kind": command.kind, "subject": {"type": command.subject_type, "id": command.subject_id},
         "author": command.author, "at": _EPOCH + timedelta(microseconds=command.at), "reason": command.reason,
-        "payload": command.payload, "signature": None,
+        "payload": command.payload, "signature": command.signature,
     }
     values = codecs.encode(SCHEMA, pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema(SCHEMA)))
     return segments.records(values, pa.array([command.subject_id]), np.array([command.at]))
+
+
+def commands(rows: pa.RecordBatch) -> list[Command]:
+    """The commands of decoded rows."""
+    return [_command(row) for row in rows.to_pylist()]
+
+
+def _command(row: dict[str, Any]) -> Command:
+    return Command(
+        row["kind"], row["subject"]["type"], row["subject"]["id"], row["author"], micros(row["at"]), row["reason"], row["payload"], row["signature"]
+    )
 
 
 def released(commands: Reader, start: int, end: int, subject_id: str) -> bool:
@@ -79,12 +72,10 @@ def subjects(commands: Reader, start: int, end: int, kind: str, subject_type: st
     return frozenset(found)
 
 
-def between(commands: Reader, start: int, end: int) -> Iterator[Command]:
+def between(reader: Reader, start: int, end: int) -> Iterator[Command]:
     """The commands between two positions, in their order."""
-    for batch in _batches(commands, start, end):
-        instants = batch["at"].cast(pa.int64()).to_pylist()
-        for row, at in zip(batch.to_pylist(), instants, strict=True):
-            yield Command(row["kind"], row["subject"]["type"], row["subject"]["id"], row["author"], at, row["reason"], row["payload"])
+    for batch in _batches(reader, start, end):
+        yield from commands(batch)
 
 
 def _batches(commands: Reader, start: int, end: int) -> Iterator[pa.RecordBatch]:

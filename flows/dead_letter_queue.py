@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from flows import dead_letters, route_records, topics, usage_records
+from flows import contract_outputs, dead_letters, route_records, topics, usage_records
 from flows.file_place import FilePlace
 from flows.kafka_place import KafkaPlace
 from schemas import segments
@@ -50,6 +50,7 @@ class Source(NamedTuple):
 SOURCES: Final = {
     "usage": Source(usage_records.FLOW, usage_records.DEAD, topics.USAGE),
     "route": Source(route_records.FLOW, route_records.DEAD, topics.RAW),
+    "contract": Source(contract_outputs.FLOW, contract_outputs.DEAD, topics.COMMANDS),
 }
 
 

@@ -22,10 +22,11 @@ from flows.kafka_place import KafkaPlace
 from flows.pipeline import Reader
 from sources import kafka
 from tieout import exception_queue
-from tieout.exception_queue import Act, HoldChange, Opened, Queue
+from tieout.exception_queue import Act, HoldChange, Opened, Queue, Repair
 from tieout.period import micros
 
 _ROWS: Final = 5000
+_RECORDED: Final = "recorded_at"
 
 
 def queue(place: FilePlace | KafkaPlace) -> Queue:
@@ -69,6 +70,7 @@ def _opened(row: dict[str, Any]) -> Opened:
     return Opened(
         row["exception_id"], row["kind"], row["object"]["type"], row["object"]["id"], row["customer_id"], row["owner"], micros(opened_at),
         row["message"], tuple(row["evidence"]), row["legal_entity_id"], row["amount_at_risk"], row["currency"], row["correlation_id"],
+        Repair(row[_RECORDED], row["resolution"] or "") if row["state"] == exception_queue.RESOLVED else None,
     )
 
 
@@ -98,7 +100,7 @@ def _batches(place: FilePlace | KafkaPlace, topic: str, schema: str) -> Iterator
                         f"({decoded.rejected[0].message}); where a registry's ids are in use, name it with --registry URL, and its lock file with --schema-lock FILE"
                     )
                     raise CommandError(msg)
-                yield decoded.batch
+                yield decoded.batch.append_column(_RECORDED, lot.records["timestamp"])
                 at = lot.end
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from flows import topics
 from flows.pipeline import TopicSize
 from schemas.catalog import Avro
 from sinks.files import PartitionWriter
@@ -79,7 +80,7 @@ class FilePlace:
 
     def fence(self, flow: str, partition: int) -> FileLog:
         """Become the only writer of a flow's partition; Fenced where another process is."""
-        return FileLog(self.root, PartitionWriter.open(self.root, flow, partition), partition)
+        return FileLog(self.root, PartitionWriter.open(self.root, flow, None if flow in topics.WHOLE_FLOWS else partition), partition)
 
     @property
     def name(self) -> str:

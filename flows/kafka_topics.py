@@ -92,7 +92,7 @@ def specs(limits: Limits) -> tuple[TopicSpec, ...]:
     )
 
 
-WHOLE: Final = (TopicSpec(topics.COMMANDS, largest=LARGE),)
+WHOLE: Final = (TopicSpec(topics.COMMANDS, largest=LARGE, stamped=True),)
 """Topics of one partition, which every cell reads whole: what is asked for has one order."""
 
 

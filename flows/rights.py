@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import route, route_records, topics, usage, usage_records
+from flows import contract, contract_outputs, route, route_records, topics, usage, usage_records
 from sources import kafka
 from sources.errors import SourceError
 
@@ -42,6 +42,14 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         topics.USAGE: _WRITE,
         route_records.DEAD: _WRITE,
         route.TOKEN: _READ | _WRITE,
+    },
+    contract_outputs.FLOW: {
+        topics.COMMANDS: _READ,
+        topics.REFERENCE: _READ,
+        topics.CONTRACTS: _WRITE,
+        topics.EXCEPTIONS: _WRITE,
+        contract_outputs.DEAD: _WRITE,
+        contract.TOKEN: _READ | _WRITE,
     },
 }
 

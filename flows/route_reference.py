@@ -6,18 +6,16 @@ a side input: it is read at the start of an interval, and what it says holds for
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import codecs, topics
+from flows.side_input import SideInput
 from sources import kafka
 from sources.errors import SourceError
 from sources.lot import Lot
 from tieout.aliases import Aliases, CustomerRecord
-
-_ROWS: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -27,23 +25,19 @@ class Reference:
     readers: Sequence[kafka.TopicReader]
     """By partition."""
     aliases: Aliases = field(default_factory=Aliases)
-    positions: dict[str, int] = field(default_factory=dict)
-    """The next position of each partition, by its name."""
+    _read: SideInput = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._read = SideInput(topics.REFERENCE, self.readers, lambda lot, partition: self.aliases.learn(_customers(lot, partition)))
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The next position of each partition, by its name."""
+        return self._read.positions
 
     def advance(self) -> None:
         """Read on to the end; SourceError where a record cannot be read."""
-        for partition, reader in enumerate(self.readers):
-            name = topics.in_partition(topics.REFERENCE, partition)
-            end = reader.refresh()
-            at = self.positions.get(name, reader.start)
-            while at < end:
-                lot = reader.lot(at, _ROWS, end)
-                if lot.end <= at:
-                    msg = f"{topics.REFERENCE}, partition {partition}: records {at} to {end - 1} are missing; restore the topic from a backup"
-                    raise SourceError(msg)
-                self.aliases.learn(_customers(lot, partition))
-                at = lot.end
-            self.positions[name] = at
+        self._read.advance()
 
     def covers(self, positions: Mapping[str, int]) -> None:
         """SourceError where an interval has read further than the topic reaches now."""

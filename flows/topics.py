@@ -14,6 +14,8 @@ COMMANDS: Final = "governance.command.v1"
 """What people ask for, in one partition that every cell reads whole."""
 DLQ_PROGRESS: Final = "_tieout.dlq.progress"
 """Which dead letters are settled, and how."""
+WHOLE_FLOWS: Final = frozenset({"contract"})
+"""Flows of one partition whose intervals reach all partitions of their outputs."""
 INGRESS: Final = "ingress"
 """The writer of topics that come from outside."""
 
@@ -27,6 +29,10 @@ SCHEMAS: Final = {
     EXCEPTIONS: "exception",
     COMMANDS: "command",
 }
+
+
+FLOW_HEADER: Final = "flow"
+"""The header of a record on a topic of several flows that says which one wrote it; the usage flow's have none."""
 
 
 def dead_letters(topic: str, flow: str) -> str:

@@ -153,7 +153,7 @@ class LivePartition(Cell, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveFlow:
-    """A flow that takes usage events: its name, its input, the fates it gives them, how it starts, and what an interval came to."""
+    """A flow: its name, its input, the fates it gives them, how it starts, and what an interval came to."""
 
     name: str
     topic: str
@@ -167,6 +167,8 @@ class LiveFlow:
     """Whether a partition has work that needs no input."""
     headers: bool = False
     """Whether it looks at the headers of all its input."""
+    schema: str = "usage_event"
+    """The schema of its input."""
 
 
 def _interval(cell: UsageCell, result: Result, seconds: Mapping[str, float]) -> Interval:
@@ -243,7 +245,7 @@ class LiveCell:
         _close(streams, started)
 
     def _pipeline(self, started: Mapping[int, LivePartition], streams: Sequence[Stream]) -> Pipeline:
-        decoder = codecs.decoder("usage_event", self.place.writers())
+        decoder = codecs.decoder(self.flow.schema, self.place.writers())
         sources = {}
         for stream in streams:
             sources[stream.partition] = self._source(started[stream.partition], stream, lambda lot: self._learn(decoder, lot))

@@ -50,7 +50,7 @@ class _Records:
         while self._left.num_rows < wanted and self._position < self.reader.end:
             lot = self.reader.lot(self._position, _ROWS)
             self._position = lot.end
-            self._left = pa.concat_tables([self._left, pa.Table.from_batches([_whole(lot)])])
+            self._left = pa.concat_tables([self._left, pa.Table.from_batches([_own(_whole(lot))])])
         taken, self._left = self._left.slice(0, wanted).combine_chunks(), self._left.slice(wanted)
         self.number += taken.num_rows
         batches = taken.to_batches()
@@ -66,6 +66,15 @@ def _whole(lot: Lot) -> pa.RecordBatch:
     stamps = lot.records["timestamp"].to_numpy()
     keys = pa.array([key for key, _ in beside], pa.large_binary())
     return segments.records(lot.records["value"], keys, stamps, pa.array(headers, segments.HEADERS))
+
+
+def _own(records: pa.RecordBatch) -> pa.RecordBatch:
+    """Without what other flows wrote to the same topic: they say so in a header."""
+    headers = records["headers"]
+    if headers.null_count == len(headers):
+        return records
+    others = [any(header["key"] == topics.FLOW_HEADER for header in found or ()) for found in headers.to_pylist()]
+    return records.filter(pa.array([not other for other in others], pa.bool_()))
 
 
 def verify(place: Place, partition: int) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 A topic's partition is a run of segments, one for each commit of its writer:
 ``<root>/<writer>/<partition>/<first>-<last>/<topic>.arrow``, where a fresh commit n is ``n-n`` and a merged one spans
-several. A segment is an Arrow IPC file of ``RECORDS``: the values inside are the framed Avro bytes as they would lie
+several. A writer whose commits reach several partitions keeps one run for all: ``<root>/<writer>/all/<first>-<last>/``, whose
+segments are named ``<topic>@<partition>.arrow``. A segment is an Arrow IPC file of ``RECORDS``: the values inside are the framed Avro bytes as they would lie
 on Kafka (docs/decisions/0001-file-segments-are-arrow-ipc.md says why not row-by-row containers).
 """
 
@@ -23,6 +24,10 @@ RECORDS: Final = pa.schema([
     ("headers", HEADERS),  # null: none
 ])
 SUFFIX: Final = ".arrow"
+ALL: Final = "all"
+"""The run of a writer whose commits reach several partitions."""
+SHARED: Final = frozenset({"contract.version.v1", "finance.exception.v1"})
+"""Topics that several writers add to: they take their positions one after the other, under the folder's lock."""
 
 
 class CommitDir(NamedTuple):
@@ -52,6 +57,26 @@ def records(
 def commit_name(first: int, last: int) -> str:
     """The name of a commit's directory."""
     return f"{first:012d}-{last:012d}"
+
+
+def name(topic: str, partition: int | None = None) -> str:
+    """The file of a topic's segment; in a run for all partitions it says which."""
+    return f"{topic}{SUFFIX}" if partition is None else f"{topic}@{partition:04d}{SUFFIX}"
+
+
+def placed(file: str, partition: int | None) -> tuple[str, int]:
+    """The topic and partition of a segment's file in the run of a partition, or (None) in a run for all."""
+    topic = file.removesuffix(SUFFIX)
+    if partition is not None:
+        return topic, partition
+    topic, _, number = topic.rpartition("@")
+    return topic, int(number)
+
+
+def runs(root: Path, topic: str, partition: int) -> list[tuple[Path, str]]:
+    """Where a partition's records may lie: the directories of runs, with the name of the topic's segments in them."""
+    own = [(path, name(topic)) for path in sorted(root.glob(f"*/{partition:04d}"))]
+    return own + [(path, name(topic, partition)) for path in sorted(root.glob(f"*/{ALL}"))]
 
 
 def commits(partition: Path) -> list[CommitDir]:

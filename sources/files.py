@@ -1,14 +1,16 @@
 """Topics in a directory, read by position.
 
 A position is the number of records before; it holds over commits, merges and restarts. A topic of a partition has
-one writer, found by looking. Readers of other processes survive a merge that happens meanwhile: they look again.
+one writer, found by looking, or is shared by several, whose segments follow each other by their positions. Readers of
+other processes survive a merge that happens meanwhile: they look again.
 
 Errors: those of ``sources.errors``.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,9 @@ import pyarrow as pa
 from schemas import segments
 from sources.errors import RetentionGap, SourceError
 from sources.lot import Lot
+
+_LOOKS: Final = 3
+"""How often a shared topic is looked at before what stands behind a gap is left to the next time."""
 
 
 class Segment(NamedTuple):
@@ -39,22 +44,30 @@ class TopicReader:
 
     def refresh(self) -> int:
         """Look for new segments; the end position. Segments never change, so known ones are not opened again."""
-        directories = sorted(self.root.glob(f"*/{self.partition:04d}"))
-        owners: dict[Path, list[Segment]] = {}
-        for directory in directories:
-            mine = [self._segment(commit) for commit in segments.commits(directory)]
-            kept = [segment for segment in mine if segment is not None]
-            if kept:
-                owners[directory] = kept
-        if len(owners) > 1:
-            msg = f"{self.topic}, partition {self.partition}: {len(owners)} writers under {self.root}; a topic has one"
-            raise SourceError(msg)
-        self._found = next(iter(owners.values()), [])
+        for _ in range(_LOOKS):
+            self._found = self._look()
+            gap = next((at for at, (one, following) in enumerate(pairwise(self._found), 1) if one.start + one.rows != following.start), None)
+            if gap is None or self.topic not in segments.SHARED:
+                break
+            self._found = self._found[:gap]  # one writer was looked at before another committed, or merged meanwhile
         self._known = {segment.path: segment for segment in self._found}
         return self.end
 
-    def _segment(self, commit: segments.CommitDir) -> Segment | None:
-        path = commit.path / f"{self.topic}{segments.SUFFIX}"
+    def _look(self) -> list[Segment]:
+        """All segments by their positions."""
+        owners: dict[Path, list[Segment]] = {}
+        for directory, name in segments.runs(self.root, self.topic, self.partition):
+            mine = [self._segment(commit, name) for commit in segments.commits(directory)]
+            kept = [segment for segment in mine if segment is not None]
+            if kept:
+                owners[directory] = kept
+        if len(owners) > 1 and self.topic not in segments.SHARED:
+            msg = f"{self.topic}, partition {self.partition}: {len(owners)} writers under {self.root}; a topic has one"
+            raise SourceError(msg)
+        return sorted(segment for found in owners.values() for segment in found)
+
+    def _segment(self, commit: segments.CommitDir, name: str) -> Segment | None:
+        path = commit.path / name
         known = self._known.get(path)
         if known is not None:
             return known
@@ -118,11 +131,13 @@ def _one(parts: list[pa.Table]) -> pa.RecordBatch:
 def list_topics(root: Path) -> list[tuple[str, int, int, int, int]]:
     """Topic, partition, first position, end and bytes of all topics of a folder."""
     sizes: dict[tuple[str, int], list[int]] = {}
-    for partition in sorted(root.glob("*/[0-9][0-9][0-9][0-9]")):
-        for commit in segments.commits(partition):
+    for run in sorted(path for pattern in ("*/[0-9][0-9][0-9][0-9]", f"*/{segments.ALL}") for path in root.glob(pattern)):
+        of = None if run.name == segments.ALL else int(run.name)
+        for commit in segments.commits(run):
             for path in commit.path.glob(f"*{segments.SUFFIX}"):
                 first = segments.first_position(path)
-                size = sizes.setdefault((path.name.removesuffix(segments.SUFFIX), int(partition.name)), [first, first, 0])
+                size = sizes.setdefault(segments.placed(path.name, of), [first, 0, 0])
+                size[0] = min(size[0], first)
                 size[1] += segments.count(path)
                 size[2] += path.stat().st_size
-    return [(topic, partition, start, end, held) for (topic, partition), (start, end, held) in sorted(sizes.items())]
+    return [(topic, partition, start, start + rows, held) for (topic, partition), (start, rows, held) in sorted(sizes.items())]

@@ -41,6 +41,8 @@ _HELD: Final = (WAIVE,)
 KINDS: Final[Mapping[str, Kind]] = {
     "usage_conflict": Kind("metering", (RESOLVE, WAIVE)),
     "contract_refused": Kind("contracts", (RESOLVE,)),
+    "proposal_refused": Kind("contracts", (RESOLVE,)),
+    "command_refused": Kind("governance", (RESOLVE,)),
     "hold_no_customer": Kind("contracts", _HELD),
     "hold_no_contract": Kind("contracts", _HELD),
     "hold_contract_inactive": Kind("contracts", _HELD),
@@ -50,6 +52,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "hold_original_unknown": Kind("metering", _HELD),
 }
 """Every kind of exception that a flow opens; docs/exceptions.md says what each means."""
+
+
+class Repair(NamedTuple):
+    """That a flow tells of an exception as resolved: when, and by what."""
+
+    at: int
+    resolution: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,8 @@ class Opened:
     """Null where it is not known: an event that waits has no price yet."""
     currency: str | None = None
     correlation_id: str | None = None
+    repaired: "Repair | None" = None
+    """How its flow saw it mended, on a later record of it."""
 
     @property
     def hold_id(self) -> str | None:
@@ -142,8 +153,11 @@ def fold(opened: Iterable[Opened], acts: Iterable[Act], holds: Mapping[str, Hold
     """The queue: every exception once, what people asked for in log order, then what became of the held events by their id."""
     queue = Queue()
     latest: dict[str, str] = {}
+    repaired: dict[str, Repair] = {}
     for each in opened:
         queue.items.setdefault(each.exception_id, Item(each, each.owner))
+        if each.repaired is not None:
+            repaired[each.exception_id] = each.repaired
     for item in sorted(queue.items.values(), key=lambda item: (item.opened.opened_at, item.opened.exception_id)):
         if item.opened.hold_id is not None:
             latest[item.opened.hold_id] = item.opened.exception_id
@@ -154,6 +168,9 @@ def fold(opened: Iterable[Opened], acts: Iterable[Act], holds: Mapping[str, Hold
             name = act.exception_id if act.exception_id in queue.items else latest.get(act.subject_id)
             if name is not None:  # a held event without an exception is the flow's matter alone
                 _apply(queue, act, name)
+    for name, repair in repaired.items():
+        if queue.items[name].state in UNSETTLED:
+            queue.items[name] = replace(queue.items[name], state=RESOLVED, settled_at=repair.at, resolution=repair.resolution)
     for name, item in queue.items.items():
         change = None if item.opened.hold_id is None else holds.get(item.opened.hold_id)
         if change is not None:

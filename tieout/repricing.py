@@ -131,7 +131,7 @@ def by_columns(work: Work, part: Slice) -> tuple[list[pa.Table], pa.RecordBatch]
         return [], rows
     time = rows["time"].cast(pa.int64()).to_numpy()[first]
     words = of_strings(pa.array([part.job.customer_id]))
-    now = state.tariffs.tag(words, np.zeros(len(first), np.int64), time)
+    governs = state.tariffs.tag(words, np.zeros(len(first), np.int64), time)
     meters = pc.dictionary_encode(rows["meter"].take(pa.array(first)))
     codes, names = meters.indices.to_numpy().astype(np.int64), meters.dictionary.to_pylist()
     contracts = pc.dictionary_encode(rows["contract_id"].take(pa.array(first)))
@@ -140,8 +140,8 @@ def by_columns(work: Work, part: Slice) -> tuple[list[pa.Table], pa.RecordBatch]
     before = np.array([columns.row_of(int(owner), int(number)) for owner, number in pairs], np.int64)[again.ravel()]
     old = state.tariffs.solo(before, codes, names)
     new = np.full(len(first), NONE, np.int64)
-    governed = np.nonzero(now >= 0)[0]
-    new[governed] = state.tariffs.solo(now[governed], codes[governed], names)
+    governed = np.nonzero(governs >= 0)[0]
+    new[governed] = state.tariffs.solo(governs[governed], codes[governed], names)
     judged = (old >= 0) & (new >= 0)
     moves = np.nonzero(judged & (old != new))[0]
     made: list[pa.Table] = []

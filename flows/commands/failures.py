@@ -4,6 +4,7 @@ from typing import Final
 
 from flows.cells import CellError
 from flows.cli import ERROR, GAP, CommandError
+from flows.signing import KeyFileError
 from schemas.catalog import CatalogError
 from schemas.codec import SchemaMismatch
 from schemas.errors import RegistryError
@@ -12,7 +13,7 @@ from sources.errors import RetentionGap, SourceError
 from tieout.contracts import ContractRefused
 from tieout.usage_document import DocumentRefused
 
-EXPECTED: Final = (CommandError, CellError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError, RegistryError)
+EXPECTED: Final = (CommandError, CellError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError, RegistryError, KeyFileError)
 
 
 def code_of(error: Exception) -> int:

@@ -1,35 +1,53 @@
-"""``tieout run``: one flow over a folder, on the engine asked for, until its input is read."""
+"""``tieout run``: one flow over a folder, on the engine asked for, until its input is read; or a cell of one on a broker."""
 
 import argparse
 import time
 from pathlib import Path
 
-from flows import bytewax_engine, local_engine, output, usage
+from flows import bytewax_engine, contract, local_engine, output, usage
 from flows.cli import CommandError
 from flows.commands import files, run_kafka
-from flows.commands.summary import report_of, totals
+from flows.commands.summary import counts, report_of, totals
+from flows.contract import ContractCell
+from flows.contract_outputs import FLOW as CONTRACT
 from flows.file_place import FilePlace
 from flows.report import render
 from flows.usage import FLOW, UsageCell, UsageSource
+from tieout.lifecycle import FATES
 
 
 def run(options: argparse.Namespace) -> int:
     """Run and print what it came to."""
     if options.bootstrap is not None:
         return run_kafka.run(options)
-    if options.flow != FLOW:
+    if options.flow not in (FLOW, CONTRACT):
         msg = f"run {options.flow}: runs on a broker only, say where with --bootstrap HOST:PORT; in a folder the import puts each customer in its partition"
         raise CommandError(msg, 2)
     if options.dir is None:
         msg = "run: say where the topics are, with --dir FOLDER or --bootstrap HOST:PORT"
         raise CommandError(msg, 2)
     root, partitions = files.folder(options.dir)
+    if options.flow == CONTRACT:
+        return _run_contract(root, partitions, options)
     cells, seconds = run_usage(root, partitions, options.engine)
     output.show(totals([cell.token for cell in cells]), options.output, "usage flow, since the start")
     if options.report:
         Path(options.report).write_text(render(report_of(root, [cell.token for cell in cells], seconds)))
         output.say(f"report: {options.report}")
     for cell in cells:
+        cell.close()
+    return 0
+
+
+def _run_contract(root: Path, partitions: int, options: argparse.Namespace) -> int:
+    if options.report:
+        msg = "run contract: has no report, 'tieout contract show' and 'tieout contract timeline' tell what came of it; take --report out"
+        raise CommandError(msg, 2)
+    cell = ContractCell.start(FilePlace(root), partitions)
+    try:
+        (bytewax_engine if options.engine == "bytewax" else local_engine).run(contract.pipeline(cell))
+        output.show(counts([cell.token], ("received", *FATES, "published", "refusals", "settled")), options.output, "contract flow, since the start")
+    finally:
         cell.close()
     return 0
 

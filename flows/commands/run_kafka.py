@@ -11,10 +11,11 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
-from flows import bytewax_engine, kafka_topics, local_engine, output, rights, route_topics
+from flows import bytewax_engine, contract_topics, kafka_topics, local_engine, output, rights, route_topics
 from flows.cells import Share, keep_going
 from flows.commands import places
 from flows.commands.summary import counts, totals
+from flows.contract_live import CONTRACT
 from flows.flow_metrics import FlowMetrics
 from flows.health import HealthServer
 from flows.kafka_place import KafkaPlace
@@ -25,10 +26,10 @@ from sinks.errors import SinkError
 from sources.errors import SourceAway, SourceError
 from tieout.usage_stage import Limits
 
-FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE)}
+FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE, CONTRACT)}
 _LOOK_SECONDS: Final = 2.0
 """How long a failure is looked into before the cell goes on: a broker that is away has no answer."""
-CHECKS: Final = {USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check}
+CHECKS: Final = {USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check, CONTRACT.name: contract_topics.check}
 
 
 def run(options: argparse.Namespace) -> int:

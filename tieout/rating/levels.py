@@ -46,8 +46,11 @@ class Level:
     events: list[LevelEvent] = field(default_factory=list)
     terms: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def move(self, governing: Governing, through: int) -> list[tuple[Period, Tariff, int]]:
-        """Price all terms again up to the period that holds ``through``: those that moved, and by how much."""
+    def move(self, governing: Governing, through: int, of_version: Callable[[int], Tariff]) -> list[tuple[Period, Tariff, int]]:
+        """Price all terms again up to the period that holds ``through``: those that moved, and by how much.
+
+        ``of_version`` gives the charge's tariff in a version: a term may be left without events.
+        """
         found = dict.fromkeys(self.terms, 0)
         places: dict[tuple[int, int], tuple[Period, Tariff]] = {}
         for period, tariff, amount in self._priced(governing, through):
@@ -59,23 +62,12 @@ class Level:
         for key in sorted(found):
             change = found[key] - self.terms.get(key, 0)
             if key not in places:
-                period, tariff = self._place_of(key, governing)
-                places[key] = (period, tariff)
+                tariff = of_version(key[1])
+                places[key] = (tariff.calendar.containing(key[0]), tariff)
             if change:
                 moved.append((*places[key], change))
         self.terms = {key: found[key] for key in priced}
         return moved
-
-    def _place_of(self, key: tuple[int, int], governing: Governing) -> tuple[Period, Tariff]:
-        """Where a term stood that no longer has a price: its tariff is found by any instant it governed."""
-        start, version = key
-        template = self.events[0].tariff if self.events else governing(start)
-        if template is None:
-            msg = f"a level's term of version {version} has lost its contract"
-            raise AssertionError(msg)
-        period = template.calendar.containing(start)
-        tariff = next((e.tariff for e in self.events if e.tariff.contract.version == version), template)
-        return period, tariff
 
     def _priced(self, governing: Governing, through: int) -> Iterator[tuple[Period, Tariff, int]]:
         if not self.events:

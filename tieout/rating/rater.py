@@ -152,7 +152,7 @@ class Rater:
                 change=Change(f"{ref} levels", None, None),
             )
             self._touched.add(place)
-            for at, moved, amount in level.move(self._level_governing(last.tariff), self.clock):
+            for at, moved, amount in level.move(self._level_governing(last.tariff), self.clock, self._in_version(last.tariff)):
                 self.rows.append(Row(row, last.key, "carry", moved, group, at, last.time, 0, amount, parent=cause))
 
     def alter(self, met: Application, quantity: int, by: EventKey, row: int) -> None:
@@ -207,7 +207,7 @@ class Rater:
         group: Group | None = place[2]  # type: ignore[assignment]
         period = tariff.calendar.containing(last.time)
         cause = Row(row, last.key, "usage", last.tariff, group, period, last.time, last.quantity, 0)
-        for at, moved, amount in level.move(self._level_governing(tariff), self.clock):
+        for at, moved, amount in level.move(self._level_governing(tariff), self.clock, self._in_version(tariff)):
             self.rows.append(Row(row, last.key, "carry", moved, group, at, last.time, 0, amount, parent=cause))
 
     def _correcting(self, met: Application, by: EventKey, row: int, quantity: int) -> Row:
@@ -340,12 +340,15 @@ class Rater:
     def _levelled(self, met: Application, level: Level, own: Row) -> list[Row]:
         self._touched.add(met.place[:3])
         carries = []
-        for period, tariff, amount in level.move(self._level_governing(met.tariff), self.clock):
+        for period, tariff, amount in level.move(self._level_governing(met.tariff), self.clock, self._in_version(met.tariff)):
             if period == met.period and tariff.contract.version == met.tariff.contract.version:
                 own.amount += amount
             else:
                 carries.append(_carry(own, tariff, period, met.key, amount))
         return carries
+
+    def _in_version(self, tariff: Tariff) -> Callable[[int], Tariff]:
+        return lambda version: self.tariffs.find(tariff.contract.contract_id, version, tariff.charge.charge_id)
 
     def _level_governing(self, tariff: Tariff) -> Callable[[int], Tariff | None]:
         contract, charge = tariff.contract.contract_id, tariff.charge.charge_id
