@@ -1,8 +1,8 @@
 """What an interval of the contract flow writes: published versions, refusals as exceptions, and dead letters.
 
 In: the result of the fold and the lot that it came from. Out: records by the names of their partitions, each in that of its
-customer; a refusal that names none is in partition 0. An exception says in its header ``flow`` who wrote it, because other
-flows write to the same topic. Source: docs/contracts.md (refusals).
+customer; a refusal that names none is in partition 0. Versions and exceptions say in their header ``flow`` who wrote them,
+because others write to the same topics. Source: docs/contracts.md (refusals).
 """
 
 import json
@@ -60,14 +60,19 @@ def _by_partition(named: Sequence[tuple[str, Any]], partitions: int) -> Mapping[
 
 def _versions(versions: list[ContractVersion]) -> pa.RecordBatch:
     stamps = np.array([micros(version.recorded_at) for version in versions if version.recorded_at is not None], np.int64)
-    return segments.records(contract_records.encode(versions), pa.array([version.customer_id for version in versions]), stamps)
+    return segments.records(contract_records.encode(versions), pa.array([version.customer_id for version in versions]), stamps, _ours(len(versions)))
 
 
 def _exceptions(told: list[tuple[int, dict[str, Any]]]) -> pa.RecordBatch:
     rows = [row for _, row in told]
     values = codecs.encode("exception", pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema("exception")))
     stamps = np.array([at for at, _ in told], np.int64)
-    return segments.records(values, pa.array([row["customer_id"] for row in rows]), stamps, pa.array([_OURS] * len(rows), segments.HEADERS))
+    return segments.records(values, pa.array([row["customer_id"] for row in rows]), stamps, _ours(len(rows)))
+
+
+def _ours(count: int) -> pa.Array:
+    """Headers that say who wrote so many records."""
+    return pa.array([_OURS] * count, segments.HEADERS)
 
 
 def _exception(refusal: Refusal) -> dict[str, Any]:

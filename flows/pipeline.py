@@ -99,6 +99,9 @@ class Place(Protocol):
     def reader(self, topic: str, partition: int) -> Reader:
         """A reader of one partition of a topic."""
 
+    def written(self, topic: str, partition: int) -> Reader:
+        """The same of a partition in which no transaction stays open for long: its end is that of the last commit."""
+
     def partitions(self) -> int:
         """How many partitions the topics about a customer have."""
 

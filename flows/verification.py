@@ -1,20 +1,23 @@
 """The proof of what a flow has committed, from its topics alone.
 
 For every interval of a partition: the fate equations, the digests of its records read back, and the chain of tokens.
-Records are counted from the front of each topic, so the proof holds on a folder and on a broker alike.
+Records are counted from the front of each topic, so the proof holds on a folder and on a broker alike. On topics that
+several flows write to, only those of the flow count: the contract flow's say so in a header.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
+from flows import contract, contract_outputs, topics, usage
 from flows import token as tokens
-from flows import topics, usage
 from flows.pipeline import Place, Reader
 from flows.token import Token
 from schemas import segments
 from sources.lot import Lot
+from tieout.lifecycle import FATES
 from tieout.stage import NAMES, Counts
 
 _ROWS = 20_000
@@ -25,16 +28,18 @@ class _Records:
     """The records of one partition of a topic in order, counted."""
 
     reader: Reader
+    flow: str | None
+    """Whose records count, where several flows write to the topic."""
     number: int
     """How many records stand before the next one."""
     _position: int = field(init=False)
     _left: pa.Table = field(init=False)
 
     @classmethod
-    def of(cls, reader: Reader, written: int) -> "_Records":
-        """All that is kept of the ``written`` records of a topic."""
+    def of(cls, reader: Reader, flow: str | None, written: int) -> "_Records":
+        """All that is kept of the ``written`` records of a flow on a topic."""
         end = reader.refresh()
-        records = cls(reader, 0)
+        records = cls(reader, flow, 0)
         records._position, records._left = reader.start, segments.RECORDS.empty_table()
         if reader.start:  # the front is gone: what is kept are the last ones
             at, kept = reader.start, 0
@@ -50,7 +55,7 @@ class _Records:
         while self._left.num_rows < wanted and self._position < self.reader.end:
             lot = self.reader.lot(self._position, _ROWS)
             self._position = lot.end
-            self._left = pa.concat_tables([self._left, pa.Table.from_batches([_own(_whole(lot))])])
+            self._left = pa.concat_tables([self._left, pa.Table.from_batches([_own(_whole(lot), self.flow)])])
         taken, self._left = self._left.slice(0, wanted).combine_chunks(), self._left.slice(wanted)
         self.number += taken.num_rows
         batches = taken.to_batches()
@@ -68,51 +73,90 @@ def _whole(lot: Lot) -> pa.RecordBatch:
     return segments.records(lot.records["value"], keys, stamps, pa.array(headers, segments.HEADERS))
 
 
-def _own(records: pa.RecordBatch) -> pa.RecordBatch:
-    """Without what other flows wrote to the same topic: they say so in a header."""
+def _own(records: pa.RecordBatch, flow: str | None) -> pa.RecordBatch:
+    """The records that a flow wrote: all but the usage flow say so in a header."""
     headers = records["headers"]
-    if headers.null_count == len(headers):
+    if flow is None:
         return records
-    others = [any(header["key"] == topics.FLOW_HEADER for header in found or ()) for found in headers.to_pylist()]
-    return records.filter(pa.array([not other for other in others], pa.bool_()))
+    writers = [next((header["value"] for header in found or () if header["key"] == topics.FLOW_HEADER), None) for found in headers.to_pylist()]
+    mine = None if flow == usage.FLOW else flow.encode()
+    return records.filter(pa.array([writer == mine for writer in writers], pa.bool_()))
 
 
 def verify(place: Place, partition: int) -> dict[str, Any] | None:
-    """One partition's proof; None where the flow has not been here."""
-    found = list(tokens.all_of(place.reader(usage.TOKEN, partition)))
-    if not found:
-        return None
+    """The proof of one partition of the usage flow; None where the flow has not been here."""
+    found = list(tokens.all_of(place.written(usage.TOKEN, partition)))
+    return _proof(place, found, usage.FLOW, _Fates()) if found else None
+
+
+def verify_contract(place: Place) -> dict[str, Any] | None:
+    """The proof of the contract flow; None where it has not been here."""
+    found = list(tokens.all_of(place.written(contract.TOKEN, 0)))
+    return _proof(place, found, contract_outputs.FLOW, _CommandFates()) if found else None
+
+
+class _Sums(Protocol):
+    """The figures of a flow's tokens."""
+
+    def broken(self, token: Token) -> Iterator[str]:
+        """What is wrong with an interval's figures, taken after those before it."""
+
+
+class _Fates:
+    """Usage events by fate, and those that wait."""
+
+    def __init__(self) -> None:
+        self._sums = Counts()
+
+    def broken(self, token: Token) -> Iterator[str]:
+        """The fate equation, and the totals."""
+        counts = Counts(**{name: token.counts[name] for name in NAMES})
+        self._sums.add(counts)
+        broken = counts.broken()
+        if broken:
+            yield broken
+        if self._sums.as_dict() | {"waiting": self._sums.waiting} != token.totals:
+            yield "the totals are not the sum of the intervals"
+
+
+class _CommandFates:
+    """Commands by fate."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, int] = {}
+
+    def broken(self, token: Token) -> Iterator[str]:
+        """The fate equation, and the totals."""
+        fates = sum(token.counts.get(fate, 0) for fate in FATES)
+        if token.counts.get("received", 0) != fates:
+            yield f"received {token.counts.get('received', 0)} commands, but their fates come to {fates}: {token.counts}"
+        self._sums = {name: self._sums.get(name, 0) + count for name, count in token.counts.items()}
+        if self._sums != token.totals:
+            yield "the totals are not the sum of the intervals"
+
+
+def _proof(place: Place, found: Sequence[Token], flow: str, sums: _Sums) -> dict[str, Any]:
+    partition = found[0].partition
     records: dict[str, _Records] = {}
     breaks: list[str] = []
     checked = 0
-    before = Token(usage.FLOW, partition, 0)
-    sums = Counts()
+    before = Token(flow, partition, 0)
     for token in found:
-        breaks += _figures(token, before, sums)
-        for topic, digest in token.digests.items():
-            if topic not in records:
-                records[topic] = _Records.of(place.reader(topic, partition), found[-1].written[topic])
-            start, end = before.written.get(topic, 0), token.written[topic]
-            if start < records[topic].number and topics.is_own(topic):
+        breaks += [f"{token.batch_id}: {broken}" for broken in sums.broken(token)]
+        if token.sequence != before.sequence + 1 or token.previous_chain != before.chain or token.chain != token.linked():
+            breaks.append(f"{token.batch_id}: the chain is broken here")
+        for name, digest in token.digests.items():
+            topic, at = topics.placed(name, partition)
+            if name not in records:
+                writer = flow if topic in segments.SHARED else None  # elsewhere headers are those of whoever sent the record
+                records[name] = _Records.of(place.written(topic, at), writer, found[-1].written[name])
+            start, end = before.written.get(name, 0), token.written[name]
+            if start < records[name].number and topics.is_own(topic):
                 continue  # a full state has replaced it
             checked += 1
-            if segments.digest(records[topic].until(end)) != digest:
-                breaks.append(f"{token.batch_id}: {topic} records {start} to {end - 1} are not those that were committed")
+            if segments.digest(records[name].until(end)) != digest:
+                breaks.append(f"{token.batch_id}: {name} records {start} to {end - 1} are not those that were committed")
         before = token
     return {
         "partition": partition, "intervals": len(found), "digests": checked, "breaks": breaks, "head": found[-1].chain,
     }
-
-
-def _figures(token: Token, before: Token, sums: Counts) -> list[str]:
-    counts = Counts(**{name: token.counts[name] for name in NAMES})
-    sums.add(counts)
-    breaks = []
-    broken = counts.broken()
-    if broken:
-        breaks.append(f"{token.batch_id}: {broken}")
-    if sums.as_dict() | {"waiting": sums.waiting} != token.totals:
-        breaks.append(f"{token.batch_id}: the totals are not the sum of the intervals")
-    if token.sequence != before.sequence + 1 or token.previous_chain != before.chain or token.chain != token.linked():
-        breaks.append(f"{token.batch_id}: the chain is broken here")
-    return breaks

@@ -2,15 +2,19 @@
 
 import argparse
 
-from flows import output
+from flows import contract, contract_outputs, output, usage
 from flows.cli import DIFFERENCES, DONE
 from flows.commands import places
-from flows.verification import verify
+from flows.kafka_place import KafkaPlace
+from flows.verification import verify, verify_contract
 
 
 def run(options: argparse.Namespace) -> int:
     """Verify all partitions and print the chain's heads."""
     place = places.place(options)
-    rows = [row for partition in range(place.partitions()) if (row := verify(place, partition)) is not None]
+    there = place.topics() if isinstance(place, KafkaPlace) else None
+    rows = [{"flow": usage.FLOW} | row for partition in range(place.partitions()) if (row := verify(place, partition)) is not None]
+    governed = verify_contract(place) if there is None or contract.TOKEN in there else None
+    rows += [] if governed is None else [{"flow": contract_outputs.FLOW} | governed]
     output.show(rows, options.output, "proof by partition; keep the chain's heads elsewhere as evidence")
     return DIFFERENCES if any(row["breaks"] for row in rows) else DONE

@@ -47,7 +47,7 @@ SEEDED = {
     "row_shifted_after_poison": Seeded(SMALL, {"mispriced", "quantity"}),
     "full_state_of_another_instant": Seeded(KILLED, {"exit", "mispriced"}),
     "too_late_dropped": Seeded(SMALL, {"dead letters", "fates"}),
-    "clock_not_restored": Seeded(KILLED._replace(kills=8), {"clock", "fates"}),
+    "clock_not_restored": Seeded(KILLED._replace(kills=12, shares=Shares(late=0.05)), {"clock", "fates"}),
     "void_not_restored": Seeded(VOIDED, {"mispriced", "fates"}),
 }
 TRIES = 3

@@ -17,7 +17,7 @@ from flows import bytewax_engine, codecs, command_records, contract, dead_letter
 from flows.contract import ContractCell
 from flows.contract_outputs import DEAD
 from flows.file_place import FilePlace
-from flows.verification import verify
+from flows.verification import verify, verify_contract
 from schemas import segments
 from sinks.errors import Fenced
 from sinks.ingress import Ingress
@@ -176,6 +176,24 @@ def test_the_proof_of_the_usage_flow_holds_beside_exceptions_of_the_contract_flo
     assert {"proposal_refused", "usage_conflict"} <= kinds
     assert sum(found["kind"] == "proposal_refused" for found in place.exceptions(tmp_path)) == 4
     assert all(verify(FilePlace(tmp_path), partition)["breaks"] == [] for partition in range(place.PARTITIONS))
+    assert verify_contract(FilePlace(tmp_path))["breaks"] == []
+
+
+def test_the_proof_of_the_contract_flow_holds_beside_imports_and_finds_what_was_changed(tmp_path):
+    place.make(tmp_path)
+    assert verify_contract(FilePlace(tmp_path)) is None
+    place.import_contracts(tmp_path, [{"contract_id": f"i-{number}", "customer_id": f"k{number}", "effective_from": "2026-01-01T00:00:00Z"} for number in range(4)])
+    place.send(tmp_path, *agreed(*(of_customer(number) for number in range(6))), propose(of_customer(1, 2, kind="resumption")))
+    token = place.run(tmp_path, rows=4)
+    proof = verify_contract(FilePlace(tmp_path))
+    assert (proof["intervals"], proof["breaks"], proof["head"]) == (4, [], token.chain)
+    assert proof["digests"] >= 4
+    path = next(tmp_path.glob(f"contract/all/*/{topics.CONTRACTS}@*.arrow"))
+    whole, start = segments.read(path).to_batches()[0], segments.first_position(path)
+    values = [value[:-1] + bytes([value[-1] ^ 1]) for value in whole["value"].to_pylist()]
+    segments.write(path, whole.set_column(1, segments.RECORDS.field("value"), pa.array(values, pa.large_binary())), topics.CONTRACTS, start)
+    (broken,) = verify_contract(FilePlace(tmp_path))["breaks"]
+    assert topics.CONTRACTS in broken and "are not those that were committed" in broken
 
 
 def test_two_runs_at_once_are_fenced(tmp_path):

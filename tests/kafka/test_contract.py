@@ -21,7 +21,7 @@ from flows.flow_metrics import FlowMetrics
 from flows.kafka_ingress import KafkaIngress
 from flows.kafka_place import KafkaPlace
 from flows.usage_live import Live, LiveCell
-from flows.verification import verify
+from flows.verification import verify, verify_contract
 from schemas import segments
 from sources.errors import SourceError
 from tests import governed
@@ -118,6 +118,7 @@ def test_from_commands_to_priced_usage_on_a_broker(broker, topic_prefix):
     rated = [row for values in all_values(place, topics.RATED) for row in codecs.own("rated_usage").decode(pa.array(values, pa.large_binary())).batch.to_pylist()]
     assert sorted((row["usage"]["id"], row["contract_version"]) for row in rated) == [("2", 1), ("3", 2)]
     assert all(row is None or row["breaks"] == [] for row in (verify(priced, partition) for partition in range(PARTITIONS)))
+    assert verify_contract(place)["breaks"] == []
     assert drain(place).sequence == token.sequence  # nothing new, nothing written
 
 
