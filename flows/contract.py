@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from flows import codecs, command_records, contract_fold, contract_outputs, topics
@@ -77,7 +76,7 @@ class ContractCell:
         folded = time.perf_counter()
         outputs = contract_outputs.outputs(result, self.partitions) | {DEAD: contract_outputs.letters(decoded.rejected, lot)}
         token = self._next_token(result, outputs, lot.end)
-        outputs[TOKEN] = segments.records(pa.array([tokens.encode(token)], pa.large_binary()), None, np.array([token.clock]))
+        outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
         self.log.commit(token.sequence, outputs, token.positions, None)
         self.token = token

@@ -51,33 +51,34 @@ class Place(NamedTuple):
     time: int
     identity: int
 
+    @property
+    def following(self) -> "Place":
+        """The first place after this one."""
+        return Place(self.time, self.identity + 1) if self.identity < _LAST else Place(self.time + 1, 0)
+
 
 class Run:
     """Records sorted by customer, time, identity, then position."""
 
     def __init__(self, keys: pa.RecordBatch, values: pa.ipc.RecordBatchFileReader, files: Sequence[IO[bytes]] = ()) -> None:
-        self.customer, self.time, self.identity, self.position, self.by_identity = (column.to_numpy() for column in keys.columns)
+        self.customer, self.time, self.identity, self.position, self.identities, self.by_identity = (column.to_numpy() for column in keys.columns)
         self._values, self._files = values, files
 
     @classmethod
     def of(cls, keys: pa.RecordBatch, values: pa.Array) -> "Run":
         """A run in memory; ``keys`` are customer, time, identity and position, in any order."""
-        customer, time, identity, position = (column.to_numpy() for column in keys.columns)
-        order = np.lexsort((position, identity, time, customer))
-        keys = keys.take(pa.array(order))
-        return cls(_with_order(keys), pa.ipc.open_file(_written(pa.BufferOutputStream(), [values.take(pa.array(order))]).getvalue()))
+        laid, order = _laid(keys)
+        return cls(laid, pa.ipc.open_file(_written(pa.BufferOutputStream(), [values.take(pa.array(order))]).getvalue()))
 
     @classmethod
     def joined(cls, runs: "Sequence[Run]") -> "Run":
         """Runs put together in files."""
         keys = pa.RecordBatch.from_arrays([pa.array(np.concatenate([getattr(run, name) for run in runs])) for name in _KEYS], names=list(_KEYS))
-        customer, time, identity, position = (column.to_numpy() for column in keys.columns)
-        order = np.lexsort((position, identity, time, customer))
+        laid, order = _laid(keys)
         values = pa.concat_arrays([run.values(0, len(run)) for run in runs])
-        with_order = _with_order(keys.take(pa.array(order)))
         files = [tempfile.NamedTemporaryFile(prefix="tieout-rated-", suffix=name) for name in (".keys", ".values")]  # noqa: SIM115 - as long as the run
-        with pa.ipc.new_file(files[0].name, with_order.schema) as writer:
-            writer.write_batch(with_order)
+        with pa.ipc.new_file(files[0].name, laid.schema) as writer:
+            writer.write_batch(laid)
         _written(pa.OSFile(files[1].name, "wb"), (values.take(pa.array(order[at : at + _BLOCK])) for at in range(0, len(order), _BLOCK))).close()
         return cls(pa.ipc.open_file(pa.memory_map(files[0].name)).get_batch(0), pa.ipc.open_file(pa.memory_map(files[1].name)), files)
 
@@ -104,21 +105,24 @@ class Run:
 
     def until(self, start: int, end: int, place: Place) -> int:
         """The end of the rows at or before a place, of a customer's rows."""
-        following = Place(place.time, place.identity + 1) if place.identity < _LAST else Place(place.time + 1, 0)
-        return self._row(start, end, following)
+        return self._row(start, end, place.following)
 
     def of_identities(self, identity: npt.NDArray[np.uint64]) -> list[int]:
         """The rows of events."""
-        found = self.identity[self.by_identity]
-        first, last = np.searchsorted(found, identity, "left"), np.searchsorted(found, identity, "right")
+        first, last = (np.searchsorted(self.identities, identity, side) for side in ("left", "right"))
         return [int(row) for start, end in zip(first.tolist(), last.tolist(), strict=True) for row in self.by_identity[start:end]]
 
 
 _KEYS: Final = ("customer", "time", "identity", "position")
 
 
-def _with_order(keys: pa.RecordBatch) -> pa.RecordBatch:
-    return keys.append_column("by_identity", pa.array(np.argsort(keys["identity"].to_numpy(), kind="stable").astype(np.uint32)))
+def _laid(keys: pa.RecordBatch) -> tuple[pa.RecordBatch, I64]:
+    """Keys in a run's order, with their identities sorted beside and the row of each; and the order itself."""
+    customer, time, identity, position = (column.to_numpy() for column in keys.columns)
+    order = np.lexsort((position, identity, time, customer))
+    by_identity = np.argsort(identity[order], kind="stable")
+    found = keys.take(pa.array(order)).append_column("identities", pa.array(identity[order][by_identity]))
+    return found.append_column("by_identity", pa.array(by_identity.astype(np.uint32))), order
 
 
 def _written(sink: Any, values: Iterable[pa.Array]) -> Any:
@@ -187,7 +191,7 @@ class RatedRuns:
         values = pa.concat_arrays([run.values(start, end) for run, start, end in spans]).take(pa.array(np.lexsort(keys)))
         rows = _decoded(values)
         rows = rows.filter(pc.equal(rows["customer_id"], job.customer_id))
-        return Slice(job, rows, None if last is None else (last.time, last.identity + 1) if last.identity < _LAST else (last.time + 1, 0))
+        return Slice(job, rows, None if last is None else last.following)
 
     def _all(self) -> Iterator[Run]:
         yield from self._runs

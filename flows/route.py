@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from flows import cells as sharing
@@ -77,7 +76,7 @@ class RouteCell:
         letters = dead_letters.records(routed.dead_letters, topics.RAW, self.partition, FLOW, lambda _: lot)
         outputs = routed.outputs() | {DEAD: letters}
         token = self._next_token(routed, letters, lot.end)
-        outputs[TOKEN] = segments.records(pa.array([tokens.encode(token)], pa.large_binary()), None, np.array([token.clock]))
+        outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
         self.log.commit(token.sequence, outputs, token.positions, None)
         self.token = token

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from flows import codecs
 from flows.pipeline import Reader
-from schemas import catalog
+from schemas import catalog, segments
 from tieout.usage import NO_CLOCK
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,6 +64,11 @@ def encode(token: Token) -> bytes:
         row[name] = sorted(row[name].items())
     batch = pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema("state_token"))
     return codecs.encode("state_token", batch)[0].as_py()
+
+
+def record(token: Token) -> pa.RecordBatch:
+    """A token as a record of its topic."""
+    return segments.records(pa.array([encode(token)], pa.large_binary()), None, np.array([token.clock]))
 
 
 def decode(values: pa.Array) -> list[Token]:

@@ -14,7 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from flows import cells as sharing
@@ -367,7 +366,7 @@ class UsageCell:
             self._full_bytes, self._delta_bytes = sum(len(raw) for _, raw in changes), 0
         outputs[STATE] = usage_records.blobs(changes, clock)
         token = self._next_token(positions, result, sequence, outputs)
-        outputs[TOKEN] = segments.records(pa.array([tokens.encode(token)], pa.large_binary()), None, np.array([clock]))
+        outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
         own = {topic: position for topic, position in positions.items() if topic not in (command_records.NAME, command_records.WAIVERS)}  # read now and then only: no lag
         self.log.commit(sequence, outputs, own, STATE if full else None)
