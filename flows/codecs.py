@@ -5,10 +5,10 @@ pins: a command reads it, has the registry confirm it, and runs the flow within 
 are learnt by ``learn``, before a batch is decoded. Source: docs/decisions/0004-schema-ids.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -78,6 +78,11 @@ def encode(name: str, table: pa.Table | pa.RecordBatch) -> pa.Array:
         batches = table.combine_chunks().to_batches()
         table = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
     return _current().encoder(name).encode(table)
+
+
+def documents(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Array:
+    """The same of a few records that are no columns."""
+    return _current().encoder(name).documents(rows)
 
 
 def own(name: str) -> Decoder:

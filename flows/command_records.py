@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from flows import codecs, topics
 from flows.pipeline import Reader
-from schemas import catalog, segments
+from schemas import segments
 from tieout.governance import Command
 from tieout.period import micros
 
@@ -43,7 +43,7 @@ def record(command: Command) -> pa.RecordBatch:
         "author": command.author, "at": _EPOCH + timedelta(microseconds=command.at), "reason": command.reason,
         "payload": command.payload, "signature": command.signature,
     }
-    values = codecs.encode(SCHEMA, pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema(SCHEMA)))
+    values = codecs.documents(SCHEMA, [row])
     return segments.records(values, pa.array([command.subject_id]), np.array([command.at]))
 
 

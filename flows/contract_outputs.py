@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from flows import codecs, command_records, contract_records, dead_letters, topics
-from schemas import catalog, segments
+from schemas import segments
 from schemas.codec import Refused
 from sources.lot import Lot
 from tieout import ids, proposal
@@ -65,7 +65,7 @@ def _versions(versions: list[ContractVersion]) -> pa.RecordBatch:
 
 def _exceptions(told: list[tuple[int, dict[str, Any]]]) -> pa.RecordBatch:
     rows = [row for _, row in told]
-    values = codecs.encode("exception", pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema("exception")))
+    values = codecs.documents("exception", rows)
     stamps = np.array([at for at, _ in told], np.int64)
     return segments.records(values, pa.array([row["customer_id"] for row in rows]), stamps, _ours(len(rows)))
 

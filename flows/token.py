@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from flows import codecs
 from flows.pipeline import Reader
-from schemas import catalog, segments
+from schemas import segments
 from tieout.usage import NO_CLOCK
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,9 +61,8 @@ def encode(token: Token) -> bytes:
     row["clock"] = None if token.clock == NO_CLOCK else _moment(token.clock)
     row["oldest_held_at"] = None if token.oldest_held_at is None else _moment(token.oldest_held_at)
     for name in ("positions", "written", "counts", "totals", "amounts", "digests"):
-        row[name] = sorted(row[name].items())
-    batch = pa.RecordBatch.from_pylist([row], schema=catalog.arrow_schema("state_token"))
-    return codecs.encode("state_token", batch)[0].as_py()
+        row[name] = dict(sorted(row[name].items()))
+    return codecs.documents("state_token", [row])[0].as_py()
 
 
 def record(token: Token) -> pa.RecordBatch:

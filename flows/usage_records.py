@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from flows import codecs, dead_letters, topics
 from flows.dead_letters import Originals
-from schemas import catalog, segments
+from schemas import segments
 from tieout import ids
 from tieout.exception_queue import KINDS
 from tieout.stage import FinancialException
@@ -91,7 +91,7 @@ def _rated(rated: pa.Table, batch_id: str, clock: int) -> pa.RecordBatch:
 
 
 def _documents(schema: str, rows: list[dict[str, Any]], keys: list[str], clock: int) -> pa.RecordBatch:
-    values = codecs.encode(schema, pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema(schema)))
+    values = codecs.documents(schema, rows)
     return segments.records(values, pa.array(keys, pa.string()), np.full(len(rows), clock))
 
 

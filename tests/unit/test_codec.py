@@ -417,6 +417,26 @@ def test_no_rows_are_written_as_no_values() -> None:
     assert Encoder(RATED).encode(rated_batch(0)).to_pylist() == []
 
 
+def test_single_documents_are_written_as_their_columns_are() -> None:
+    whole = catalog.arrow_schema("rated_usage").names
+    rows = [rated(i) for i in range(9)]
+    assert Encoder(RATED).documents(rows).to_pylist() == Encoder(RATED).encode(rated_batch(9)).to_pylist()
+    assert "event" in whole and "event" not in rows[0]  # what has a default may be left out
+    assert Encoder(RATED).documents([]).to_pylist() == []
+    assert Encoder(RATED).documents([]).type == pa.large_binary()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"meter": None}, {"quantity": Decimal("0.0000000001")}, {"quantity": 0.5}, {"surprise": 1}, {"time": "now"}],
+)
+def test_a_document_that_does_not_fit_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(EncodeError, match="does not fit its schema"):
+        Encoder(RATED).documents([rated(1, **changes)])
+    with pytest.raises(EncodeError, match="meter"):
+        Encoder(RATED).documents([{name: value for name, value in rated(1).items() if name != "meter"}])
+
+
 def replaced(name: str, column: pa.Array) -> pa.RecordBatch:
     batch = rated_batch(len(column))
     return batch.set_column(batch.schema.names.index(name), name, column)
