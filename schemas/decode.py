@@ -27,6 +27,7 @@ from schemas.readers import SchemaMismatch
 
 I64 = npt.NDArray[np.int64]
 FRAME: Final = 5
+_FEW: Final = 8
 LONGEST: Final = 2**30
 """Bytes that are read as one buffer; positions inside of it are 32-bit numbers."""
 _ASK: Final = (Fault.TRUNCATED, Fault.NEGATIVE_LENGTH, Fault.UTF8, Fault.TRAILING, Fault.MANY)
@@ -157,9 +158,12 @@ def _frame_ids(values: pa.Array) -> I64:
 
 
 def _distinct(number: I64) -> list[int]:
-    if len(number) and bool((number == number[0]).all()):  # nearly always one writer
-        return [int(number[0])]
-    return [int(each) for each in np.unique(number)]
+    """The numbers that occur, rising: nearly always one or two, so they are struck out one by one and nothing is sorted."""
+    found = []
+    while len(number) and len(found) < _FEW:
+        found.append(int(number[0]))
+        number = number[number != found[-1]]
+    return sorted([*found, *np.unique(number).tolist()])
 
 
 def _batch(columns: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBatch:
