@@ -21,7 +21,7 @@ from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import Tariffs
 from tieout.rejection import Rejects
 from tieout.repricing_jobs import Job, Jobs
-from tieout.usage import UsageEvent
+from tieout.usage import NO_CLOCK, UsageEvent
 from tieout.usage_stage import Entry, Result, UsageState, restore_entry
 
 FORMAT: Final = 1
@@ -40,6 +40,7 @@ _HELD: Final = pa.schema([
     ("op", pa.string()), ("event", pa.string()), ("reason", pa.string()), ("at", pa.int64()),
     ("record_time", pa.int64()), ("value", pa.binary()), ("escalated", pa.bool_()), ("was_priced", pa.bool_()),
 ])
+_BEGAN: Final = b"began"
 _JOBS: Final = pa.schema([
     ("customer_id", pa.string()), ("contract_id", pa.string()), ("version", pa.int64()), ("time", pa.int64()), ("end_us", pa.int64()), ("identity", pa.uint64()),
 ])
@@ -202,13 +203,15 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
 def _jobs_blobs(jobs: Jobs, *, whole: bool) -> list[tuple[str, bytes]]:
     """All jobs where one has changed: they are few, and each record stands for all."""
     changed = jobs.take_change()
-    if not (jobs.queue if whole else changed):
+    if not (jobs.queue or jobs.began != NO_CLOCK if whole else changed):
         return []
-    return [(JOBS, blob(pa.Table.from_pylist([asdict(job) for job in jobs.queue], schema=_JOBS)))]
+    table = pa.Table.from_pylist([asdict(job) for job in jobs.queue], schema=_JOBS)
+    return [(JOBS, blob(table.replace_schema_metadata({_BEGAN: str(jobs.began)})))]
 
 
 def _jobs_of(raw: bytes) -> Jobs:
-    return Jobs([Job(**row) for row in table_of(raw).to_pylist()])
+    table = table_of(raw)
+    return Jobs([Job(**row) for row in table.to_pylist()], int((table.schema.metadata or {}).get(_BEGAN, NO_CLOCK)))  # earlier releases do not say it
 
 
 def _rejects_blobs(rejects: Rejects | None, *, whole: bool) -> list[tuple[str, bytes]]:

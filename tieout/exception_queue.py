@@ -41,6 +41,7 @@ _HELD: Final = (WAIVE,)
 KINDS: Final[Mapping[str, Kind]] = {
     "usage_conflict": Kind("metering", (RESOLVE, WAIVE)),
     "contract_refused": Kind("contracts", (RESOLVE,)),
+    "reprice_limit": Kind("contracts", (RESOLVE, WAIVE)),
     "proposal_refused": Kind("contracts", (RESOLVE,)),
     "command_refused": Kind("governance", (RESOLVE,)),
     "hold_no_customer": Kind("contracts", _HELD),
