@@ -179,6 +179,14 @@ def fold(opened: Iterable[Opened], acts: Iterable[Act], holds: Mapping[str, Hold
     return queue
 
 
+def named(queue: Queue, act: Act) -> str:
+    """The exception that an act means: of a held event the one that it names, else the latest one."""
+    if act.subject_type != HOLD or act.exception_id in queue.items:
+        return act.exception_id or act.subject_id
+    mine = [item.opened for item in queue.items.values() if item.opened.hold_id == act.subject_id]
+    return max(mine, key=lambda opened: (opened.opened_at, opened.exception_id)).exception_id if mine else act.subject_id
+
+
 def about(item: Item, kind: str, author: str, at: int, reason: str, to: str | None = None) -> Act:
     """What somebody asks for about an exception: its event is waived rather than the exception, where it waits."""
     hold_id = item.opened.hold_id
