@@ -39,6 +39,7 @@ _APPLICATION: Final = pa.schema([
 _HELD: Final = pa.schema([
     ("op", pa.string()), ("event", pa.string()), ("reason", pa.string()), ("at", pa.int64()),
     ("record_time", pa.int64()), ("value", pa.binary()), ("escalated", pa.bool_()), ("was_priced", pa.bool_()),
+    ("taken_back", pa.string()), ("currency", pa.string()),
 ])
 _BEGAN: Final = b"began"
 _JOBS: Final = pa.schema([
@@ -280,7 +281,8 @@ def _held_table(rows: Iterable[tuple[Held, str]]) -> pa.Table:
         {
             "op": op, "event": json.dumps(_event_row(held.event)), "reason": held.reason, "at": held.at,
             "record_time": held.record_time, "value": held.value, "escalated": held.escalated,
-            "was_priced": held.was_priced,
+            "was_priced": held.was_priced, "taken_back": None if held.taken_back is None else str(held.taken_back[0]),
+            "currency": None if held.taken_back is None else held.taken_back[1],
         }
         for held, op in rows
     ], schema=_HELD)
@@ -302,7 +304,8 @@ def _held_of(raw: bytes) -> Iterator[tuple[str, Held]]:
             EventKey(source, name), customer, meter, time, quantity, attributes, contract, amount,
             None if corrects is None else EventKey(*corrects), None if voids is None else EventKey(*voids), position,
         )
-        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"], row["was_priced"])
+        taken_back = None if row.get("taken_back") is None else (int(row["taken_back"]), row["currency"])  # earlier releases do not say it
+        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"], row["was_priced"], taken_back)
 
 
 def _levels_table(rater: Rater, places: Iterable[tuple[object, ...]]) -> pa.Table:

@@ -77,7 +77,7 @@ class Opened:
     evidence: tuple[str, ...] = ()
     legal_entity_id: str | None = None
     amount_at_risk: Decimal | None = None
-    """Null where it is not known: an event that waits has no price yet."""
+    """None where it is not exactly known, as for an event that waits and never had a price."""
     currency: str | None = None
     correlation_id: str | None = None
     repaired: "Repair | None" = None

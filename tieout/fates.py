@@ -164,7 +164,7 @@ def _hold_exception(held: Held, at: int) -> FinancialException:
     event = held.event
     message = f"event {event.key.event_id!r} of source {event.key.source!r}: {REMEDIES[held.reason]}"
     evidence = (f"source {event.key.source}", f"hold {held.hold_id}")
-    return FinancialException(f"hold_{held.reason}", "usage_event", event.key.event_id, event.customer_id, message, at, evidence, (event.position,))
+    return FinancialException(f"hold_{held.reason}", "usage_event", event.key.event_id, event.customer_id, message, at, evidence, (event.position,), held.taken_back)
 
 
 def leave(work: Work, held: Held, state_name: str) -> None:

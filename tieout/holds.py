@@ -37,6 +37,8 @@ class Held:
     escalated: bool = False
     was_priced: bool = False
     """Whether a version took it out of what it had been priced at."""
+    taken_back: tuple[int, str] | None = None
+    """By how much the customer's total fell then, in 10^-12 of the currency; None where it was of several currencies."""
 
     @property
     def hold_id(self) -> str:
