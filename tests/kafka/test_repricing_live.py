@@ -10,6 +10,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 import pyarrow as pa
+from confluent_kafka import TopicPartition
 
 from flows import codecs, local_engine, topics
 from flows.cells import Share, keep_going
@@ -183,6 +184,23 @@ def test_an_amendment_of_the_first_recorded_on_the_fourth_while_usage_flows(brok
     assert sum(row["quantity"] for row in rows if row["customer_id"] == "other") == 3 * traffic.events
     assert len({row["rated_id"] for row in rows}) == len(rows)
     assert verify(place, 0)["breaks"] == []
+
+
+def test_an_event_whose_own_record_is_no_longer_kept_is_not_found_by_what_is_left_of_it(broker, topic_prefix):
+    """The topic has lost its oldest segment: of event a only its move to version 2 is there."""
+    place = installations.make(broker.bootstrap, topic_prefix, 1)
+    installations.put(place, [event("a", "2026-03-01T00:00:00Z", "600")], [version(1, LIST, "2026-01-01T00:00:00Z")], 1)
+    installations.drain(place, partitions=1)
+    gone = TopicPartition(place.physical(topics.RATED), 0, place.ends(topics.RATED, 0))
+    installations.put(place, [event("b", "2026-03-02T00:00:00Z", "500")], [version(2, AMENDED, "2026-03-01T00:00:00Z")], 1)
+    installations.drain(place, partitions=1)
+    assert place.admin.delete_records([gone])[gone].result().low_watermark == gone.offset
+    fix = event("fix", "2026-03-03T00:00:00Z", "1", corrects={"source": "gw", "id": "a"})
+    installations.put(place, [fix], [version(3, LIST, "2026-03-01T00:00:00Z")], 1)
+    token = installations.drain(place, partitions=1)[0]
+    assert (token.totals["waiting"], token.totals["priced"]) == (1, 2)
+    kept = [(name, kind, number) for name, kind, number, _, _ in lines(rated(place))]
+    assert sorted(kept) == [("a", "reprice", 1), ("a", "reprice", 2), ("b", "reprice", 2), ("b", "reprice", 3), ("b", "usage", 2)]
 
 
 def drain_process(place, where, number):
