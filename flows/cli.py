@@ -235,6 +235,7 @@ def _exception(commands: Commands) -> None:
     exception.add_argument("--to", metavar="NAME", help="who settles them from now on (assign)")
     exception.add_argument("--reason", metavar="TEXT", help="how they were settled, or why they are let be (resolve, waive)")
     exception.add_argument("--author", metavar="NAME", help="who does it (default: the user of this process)")
+    _signs(exception, " (assign, resolve, waive)")
 
 
 def _release(commands: Commands) -> None:
@@ -247,6 +248,7 @@ def _release(commands: Commands) -> None:
     _registry(release)
     release.add_argument("--reason", required=True, metavar="TEXT", help="why it may go on")
     release.add_argument("--author", metavar="NAME", help="who releases it (default: the user of this process)")
+    _signs(release, "")
 
 
 def _reference(commands: Commands) -> None:
@@ -289,6 +291,11 @@ def _signer(command: argparse.ArgumentParser, *, required: bool) -> None:
     command.add_argument("--key", metavar="FILE", required=required, help=f"the private key that signs it, as 'tieout key make' wrote it{where}")
     command.add_argument("--author", metavar="NAME", help=f"who signs it: the key of a user in the reference data{where} (default: the user of this process)")
     command.add_argument("--reason", metavar="TEXT", required=required, help=f"why{where}")
+
+
+def _signs(command: argparse.ArgumentParser, where: str) -> None:
+    """A signature that is needed once the reference data has users."""
+    command.add_argument("--key", metavar="FILE", help=f"the author's private key, needed once the reference data has users{where}")
 
 
 def _key(commands: Commands) -> None:

@@ -1,13 +1,13 @@
 """Commands as records of their topic, and back: what people ask of the flows.
 
 In: who asks for what, when and why. Out: a record of ``command.avsc``; and, between two positions of the topic, the
-commands in their order, or the subjects of those of a kind. A command's id is derived from what it says. What cannot be
+commands in their order, all or those about one kind of thing. A command's id is derived from what it says. What cannot be
 read asks for nothing. Source: docs/interfaces.md (commands).
 """
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from schemas import segments
 from tieout.governance import Command
 from tieout.period import micros
 
-__all__ = ["NAME", "PARTITION", "SCHEMA", "WAIVERS", "Command", "between", "commands", "record", "released", "subject", "subjects"]
+__all__ = ["NAME", "PARTITION", "SCHEMA", "WAIVERS", "Command", "Recorded", "about", "between", "commands", "record", "subject"]
 
 NAME: Final = topics.in_partition(topics.COMMANDS, 0)
 """The topic's one partition, as a token's positions name it."""
@@ -58,29 +58,23 @@ def _command(row: dict[str, Any]) -> Command:
     )
 
 
-def released(commands: Reader, start: int, end: int, subject_id: str) -> bool:
-    """Whether a partition is released between two positions."""
-    return subject_id in subjects(commands, start, end, "release", PARTITION)
+class Recorded(NamedTuple):
+    """A command, and when its log took it, UTC microseconds."""
+
+    command: Command
+    at: int
 
 
-def subjects(commands: Reader, start: int, end: int, kind: str, subject_type: str) -> frozenset[str]:
-    """The ids of the subjects of one type that commands of a kind name between two positions: held events that are waived, say."""
-    found = set[str]()
-    for batch in _batches(commands, start, end):
-        rows = batch.select(["kind", "subject"]).to_pylist()
-        found.update(row["subject"]["id"] for row in rows if row["kind"] == kind and row["subject"]["type"] == subject_type)
-    return frozenset(found)
+def about(reader: Reader, start: int, end: int, kind: str, subject_type: str) -> list[Recorded]:
+    """The commands of a kind about subjects of one type between two positions: waivers of held events, say."""
+    return [found for found in between(reader, start, end) if found.command.kind == kind and found.command.subject_type == subject_type]
 
 
-def between(reader: Reader, start: int, end: int) -> Iterator[Command]:
+def between(reader: Reader, start: int, end: int) -> Iterator[Recorded]:
     """The commands between two positions, in their order."""
-    for batch in _batches(reader, start, end):
-        yield from commands(batch)
-
-
-def _batches(commands: Reader, start: int, end: int) -> Iterator[pa.RecordBatch]:
-    at = max(start, commands.start)
+    at = max(start, reader.start)
     while at < end:
-        lot = commands.lot(at, _ROWS, end)
-        yield codecs.own(SCHEMA).decode(lot.records["value"]).batch
+        lot = reader.lot(at, _ROWS, end)
+        decoded = codecs.own(SCHEMA).decode(lot.records["value"])
+        yield from map(Recorded, commands(decoded.batch), lot.records["timestamp"].to_numpy()[decoded.rows].tolist())
         at = lot.end

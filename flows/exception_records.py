@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flows import authority as authorities
 from flows import codecs, command_records, topics
 from flows.cli import CommandError
 from flows.command_records import Command
@@ -22,7 +23,7 @@ from flows.kafka_place import KafkaPlace
 from flows.pipeline import Reader
 from sources import kafka
 from tieout import exception_queue
-from tieout.exception_queue import Act, HoldChange, Opened, Queue, Repair
+from tieout.exception_queue import EXCEPTION, HOLD, Act, HoldChange, Opened, Queue, Refused, Repair
 from tieout.period import micros
 
 _ROWS: Final = 5000
@@ -31,10 +32,12 @@ _RECORDED: Final = "recorded_at"
 
 def queue(place: FilePlace | KafkaPlace) -> Queue:
     """All exceptions of a place; CommandError where they are written under ids that this process does not read."""
-    acts = _acts(place)
+    acts, uncounted = _acts(place)
     opened = [_opened(row) for batch in _batches(place, topics.EXCEPTIONS, "exception") for row in batch.to_pylist()]
     holds = sorted({found.hold_id for found in opened if found.hold_id is not None})
-    return exception_queue.fold(opened, acts, _changes(place, holds) if holds else {})
+    found = exception_queue.fold(opened, acts, _changes(place, holds) if holds else {})
+    found.refused += [Refused(act, exception_queue.named(found, act), why) for act, why in uncounted]
+    return found
 
 
 def command(act: Act) -> Command:
@@ -59,10 +62,21 @@ def _details(payload: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _acts(place: FilePlace | KafkaPlace) -> list[Act]:
+def _acts(place: FilePlace | KafkaPlace) -> tuple[list[Act], list[tuple[Act, str]]]:
+    """What people asked for, and apart from it what does not count, with why."""
+    counted, uncounted, authority = list[Act](), list[tuple[Act, str]](), authorities.of(place)
     with _closing(place.written(topics.COMMANDS, 0)) as reader:
         end = reader.refresh()
-        return [_act(found) for found in command_records.between(reader, reader.start, end)]
+        for found in command_records.between(reader, reader.start, end):
+            if found.command.subject_type not in (EXCEPTION, HOLD):
+                continue
+            why = authority.why_not(*found)
+            if why is None:
+                counted.append(_act(found.command))
+            else:
+                uncounted.append((_act(found.command), why))
+    authority.close()
+    return counted, uncounted
 
 
 def _opened(row: dict[str, Any]) -> Opened:

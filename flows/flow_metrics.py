@@ -47,6 +47,8 @@ class Interval:
     exceptions: Mapping[str, int]
     sizes: Mapping[str, int]
     seconds: Mapping[str, float]
+    jobs: int = 0
+    """Re-pricing jobs that are not done."""
 
     @classmethod
     def of(cls, results: Sequence[Result], state: UsageState, seconds: Mapping[str, float]) -> "Interval":
@@ -54,7 +56,7 @@ class Interval:
         dead = Tally(letter.reason for result in results for letter in result.dead_letters)
         opened = Tally(exception.kind for result in results for exception in result.exceptions)
         sizes = {"ids": len(state.seen), "chains": len(state.rater.chains.index), "held": state.waiting.count}
-        return cls(dead, opened, sizes, seconds)
+        return cls(dead, opened, sizes, seconds, len(state.jobs.queue))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class _Partition:
         self.dead_letters: dict[str, Counter] = {}
         self.exceptions = {kind: self.counter(metrics.EXCEPTIONS, kind) for kind in KINDS}
         self.restores = self.counter(metrics.RESTORES)
+        self.jobs, self.slices = self.gauge(metrics.REPRICING_JOBS), self.counter(metrics.REPRICING_SLICES)
         self.steps = {step: self.counter(metrics.STEP_SECONDS, step) for step in STEPS}
         self.sizes = {kind: self.gauge(metrics.STATE_ENTRIES, kind) for kind in SIZES}
         self.causes = {cause: self.gauge(metrics.PAUSED, cause) for cause in CAUSES}
@@ -149,6 +152,7 @@ class _Figures:
         self._partition = partition
         self.counts = {
             "received": partition.counter(metrics.RECEIVED), "released": partition.counter(metrics.RELEASED),
+            "withdrawn": partition.counter(metrics.WITHDRAWN),
             **{fate: partition.counter(metrics.EVENTS, fate) for fate in partition.fates},
         }
         self.commits = partition.counter(metrics.COMMITS)
@@ -229,6 +233,8 @@ class FlowMetrics:
             known = self._partitions[token.partition]
             known.advance(token)
             known.rows.observe(token.counts["received"])
+            known.jobs.set(interval.jobs)
+            known.slices.inc(token.counts.get("slices", 0))
             _count(known.dead_letters, interval.dead_letters, lambda reason: known.counter(metrics.DEAD_LETTERS, reason))
             _count(known.exceptions, interval.exceptions, lambda kind: known.counter(metrics.EXCEPTIONS, kind))
             for kind, size in interval.sizes.items():

@@ -18,10 +18,9 @@ from flows import topics
 from flows.usage_records import DEAD, FLOW
 from sources import kafka
 from sources.errors import SourceError
-from tieout.usage_stage import DAY, Limits
+from tieout.usage_stage import Limits
 
 FOREVER: Final = -1
-REPRICE_LIMIT: Final = 400 * DAY
 LARGE: Final = 8 * 2**20
 """Bytes of the largest record: an exception carries two payloads as text."""
 _RECORD_BYTES: Final = "max.message.bytes"
@@ -81,7 +80,7 @@ def specs(limits: Limits) -> tuple[TopicSpec, ...]:
     return (
         TopicSpec(topics.USAGE, limits.horizon + limits.hold_limit, stamped=True),
         TopicSpec(topics.CONTRACTS, largest=LARGE),
-        TopicSpec(topics.RATED, REPRICE_LIMIT),
+        TopicSpec(topics.RATED, limits.reprice_limit),
         TopicSpec(topics.HOLDS),
         TopicSpec(topics.EXCEPTIONS, largest=LARGE),
         TopicSpec(DEAD, largest=LARGE, keeps_stamps=True),

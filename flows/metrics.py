@@ -50,6 +50,10 @@ RELEASED: Final = Metric(
     "tieout_events_released_total", "counter", "events", _PARTITION,
     "Held events that left waiting, to be priced, held for another reason or waived, since the partition's first interval.", _COMMITTED,
 )
+WITHDRAWN: Final = Metric(
+    "tieout_events_withdrawn_total", "counter", "events", _PARTITION,
+    "Priced events that a version has taken their price from, to be held or rejected, since the partition's first interval.", _COMMITTED,
+)
 WAITING: Final = Metric("tieout_events_waiting", "gauge", "events", _PARTITION, "Held events that wait now.", _COMMITTED)
 WAITING_AGE: Final = Metric(
     "tieout_events_waiting_age_seconds", "gauge", "seconds", _PARTITION,
@@ -85,6 +89,14 @@ INTERVAL_ROWS: Final = Metric(
 STATE_ENTRIES: Final = Metric(
     "tieout_state_entries", "gauge", "entries", (*_PARTITION, "kind"),
     "Size of the state: ids remembered, chains (running quantities), held events.", _COMMIT,
+)
+REPRICING_JOBS: Final = Metric(
+    "tieout_repricing_jobs", "gauge", "jobs", _PARTITION,
+    "Versions for which a customer's past usage is still to be looked at again.", _COMMIT,
+)
+REPRICING_SLICES: Final = Metric(
+    "tieout_repricing_slices_total", "counter", "slices", _PARTITION,
+    "Slices of past usage that such jobs have looked at, since this process started.", _COMMIT,
 )
 CLOCK: Final = Metric(
     "tieout_clock_seconds", "gauge", "unix seconds", _PARTITION,
@@ -125,8 +137,8 @@ GENERATION: Final = Metric(
 BUILD: Final = Metric("tieout_build_info", "gauge", "always 1", ("version", "python"), "The release and the Python that run.", _START)
 
 CATALOGUE: Final = (
-    RECEIVED, EVENTS, RELEASED, WAITING, WAITING_AGE, WRITTEN, DEAD_LETTERS, EXCEPTIONS,
-    LAG, OLDEST_UNPROCESSED, CLOCK, CLOCK_AGE,
+    RECEIVED, EVENTS, RELEASED, WITHDRAWN, WAITING, WAITING_AGE, WRITTEN, DEAD_LETTERS, EXCEPTIONS,
+    REPRICING_JOBS, REPRICING_SLICES, LAG, OLDEST_UNPROCESSED, CLOCK, CLOCK_AGE,
     COMMITS, COMMIT_SECONDS, INTERVAL_ROWS, STEP_SECONDS, STATE_ENTRIES,
     RESTORED, RESTORES, RESTORE_SECONDS, PAUSED, LOOP_AGE, CELL, CELLS, GENERATION, BUILD,
     Metric("process_cpu_seconds_total", "counter", "seconds", (), "User and system CPU time.", _LIBRARY),

@@ -7,6 +7,7 @@ Source: docs/decisions/0005-pause-on-rejects.md.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -14,13 +15,17 @@ import numpy as np
 import pyarrow as pa
 
 from flows import command_records, topics, usage_state
+from flows.authority import Authority
 from flows.cli import CommandError
+from flows.command_records import Recorded
 from flows.pipeline import Place, Prepared, Reader
 from schemas import segments
 from schemas.decode import Decoded
 from sources.lot import Lot
+from tieout.exception_queue import HOLD, WAIVE
 from tieout.rejection import Rejects
 
+RELEASE: Final = "release"
 _BACK: Final = (2, 16, 128)
 """How far before its end a topic is read to find its last record: transactions leave marks that are none."""
 
@@ -43,6 +48,8 @@ class Gate:
     flow: str
     partition: int
     commands: Reader
+    authority: Authority
+    """Who may release it."""
     lots: deque[Prepared] = field(default_factory=deque)
     """What was read already when the pause began."""
     looked: bool = False
@@ -57,7 +64,23 @@ class Gate:
         """The end of the commands where one from a position on releases the partition; None where none does."""
         end = self.commands.refresh()
         self.looked = True
-        return end if command_records.released(self.commands, position, end, command_records.subject(self.flow, self.partition)) else None
+        wanted = command_records.subject(self.flow, self.partition)
+        asked = [one for one in command_records.about(self.commands, position, end, RELEASE, command_records.PARTITION) if one.command.subject_id == wanted]
+        if not asked:
+            return None
+        self.authority.advance()
+        return end if any(self.authority.why_not(*one) is None for one in asked) else None
+
+    def waived(self, start: int, end: int) -> tuple[frozenset[str], dict[str, int]]:
+        """The holds that are waived between two positions of the commands, and how far the reference data was read for it."""
+        asked = command_records.about(self.commands, start, end, WAIVE, HOLD)
+        return waived(self.authority, asked, None) if asked else (frozenset(), {})
+
+
+def waived(authority: Authority, asked: Sequence[Recorded], until: dict[str, int] | None) -> tuple[frozenset[str], dict[str, int]]:
+    """The holds of those waivers that count by the reference data of now, or up to some positions; and how far it was read."""
+    positions = authority.advance(until)
+    return frozenset(one.command.subject_id for one in asked if authority.why_not(*one) is None), positions
 
 
 def nothing_at(position: int) -> Lot:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import codecs, command_records, topics, usage
+from flows import codecs, command_records, pause, topics, usage
 from flows import token as tokens
+from flows.authority import Authority
 from flows.file_place import FilePlace
 from flows.rated_runs import RatedRuns
 from flows.token import Token
@@ -61,11 +62,12 @@ def replay(root: Path, partition: int, limits: Limits, rows: int) -> Iterator[Re
     rated = _Until(readers[topics.RATED])
     fold = usage.UsageFold(partition, readers[topics.CONTRACTS], readers[topics.USAGE], RatedRuns(rated), UsageState(limits))
     decoder = codecs.decoder("usage_event", FilePlace(root).writers())
-    before = Token(FLOW, partition, 0)
+    before, authority = Token(FLOW, partition, 0), Authority(FilePlace(root))
     for token in tokens.all_of(readers[usage.TOKEN]):
         versions = fold.versions(before.positions.get(topics.CONTRACTS, 0), token.positions[topics.CONTRACTS])
         read, until = (at.positions.get(command_records.WAIVERS, 0) for at in (before, token))
-        waived = command_records.subjects(commands, read, until, WAIVE, HOLD)
+        asked = command_records.about(commands, read, until, WAIVE, HOLD)
+        waived = pause.waived(authority, asked, token.positions)[0] if asked else frozenset()
         results: list[Result] = []
         end = token.positions[topics.USAGE]
         for lot in _lots(readers[topics.USAGE], before.positions.get(topics.USAGE, 0), end, rows):

@@ -27,6 +27,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         topics.USAGE: _READ,
         topics.CONTRACTS: _READ,
         topics.COMMANDS: _READ,
+        topics.REFERENCE: _READ,
         topics.RATED: _READ | _WRITE,
         topics.HOLDS: _WRITE,
         topics.EXCEPTIONS: _WRITE,

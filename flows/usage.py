@@ -19,6 +19,7 @@ import pyarrow as pa
 from flows import cells as sharing
 from flows import codecs, command_records, pause, topics, usage_records, usage_state
 from flows import token as tokens
+from flows.authority import Authority
 from flows.contract_records import KeptRecords
 from flows.originals import neighbours
 from flows.pause import Gate, PartitionPaused, Pause
@@ -36,7 +37,6 @@ from sources.lot import Lot
 from tieout import money
 from tieout.contract_batch import ContractBatch
 from tieout.dedup import Seen
-from tieout.exception_queue import HOLD, WAIVE
 from tieout.ids import EventKey
 from tieout.rating.history import Known
 from tieout.rejection import Rejects
@@ -174,7 +174,7 @@ class UsageFold:
 
 
 class _Waived(NamedTuple):
-    """Holds that somebody has waived, and how far the commands have been read for them."""
+    """Holds that somebody has waived, and how far commands and reference data have been read for them."""
 
     holds: frozenset[str]
     position: dict[str, int]
@@ -204,7 +204,7 @@ class UsageCell:
         log = place.fence(FLOW, partition)
         files = SeenFiles.open(None if cache is None else cache / FLOW / f"{partition:04d}")
         try:
-            gate = Gate(FLOW, partition, place.reader(topics.COMMANDS, 0))
+            gate = Gate(FLOW, partition, place.reader(topics.COMMANDS, 0), Authority(place))
             cell = cls(partition, log, UsageFold.of(partition, log, limits), files, gate, Token(FLOW, partition, 0))
             cell.fold.state.rejects = Rejects()
             cell.fold.state.seen = Seen(limits.horizon, files)
@@ -234,6 +234,7 @@ class UsageCell:
     def close(self) -> None:
         """Give the partition up."""
         self.files.close()
+        self.gate.authority.close()
         self.log.close()
 
     def _restore(self) -> None:
@@ -342,7 +343,8 @@ class UsageCell:
         start, end = self.token.positions.get(command_records.WAIVERS, 0), self.gate.commands.refresh()
         if end <= start:
             return _Waived(frozenset(), {})
-        return _Waived(command_records.subjects(self.gate.commands, start, end, WAIVE, HOLD), {command_records.WAIVERS: end})
+        holds, read = self.gate.waived(start, end)
+        return _Waived(holds, {command_records.WAIVERS: end} | read)
 
     def _positions(self, lot: Lot, taken: int, contracts_end: int, commands_end: int | None) -> dict[str, int]:
         """Where the next interval goes on, after so many rows of a lot."""
@@ -368,7 +370,7 @@ class UsageCell:
         token = self._next_token(positions, result, sequence, outputs)
         outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
-        own = {topic: position for topic, position in positions.items() if topic not in (command_records.NAME, command_records.WAIVERS)}  # read now and then only: no lag
+        own = {topic: position for topic, position in positions.items() if not topic.startswith((topics.COMMANDS, topics.REFERENCE))}  # read now and then only: no lag
         self.log.commit(sequence, outputs, own, STATE if full else None)
         self.token, self._committed_at = token, time.monotonic()
         if outputs[SEEN].num_rows:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from flows import codecs, dead_letters, topics
 from flows.dead_letters import Originals
 from schemas import segments
-from tieout import ids
+from tieout import ids, money
 from tieout.exception_queue import KINDS
 from tieout.stage import FinancialException
 from tieout.usage import NO_CLOCK
@@ -121,7 +121,9 @@ def _exception(found: FinancialException, partition: int, original: Originals) -
     name = ids.text(("exception", found.kind, found.customer_id, found.object_type, found.object_id, *rests_on))
     return {
         "exception_id": name, "kind": found.kind, "object": {"type": found.object_type, "id": found.object_id},
-        "customer_id": found.customer_id, "legal_entity_id": None, "amount_at_risk": None, "currency": None,
+        "customer_id": found.customer_id, "legal_entity_id": None,
+        "amount_at_risk": None if found.at_risk is None else money.decimal(found.at_risk[0], money.RATED_SCALE),
+        "currency": None if found.at_risk is None else found.at_risk[1],
         "owner": KINDS[found.kind].owner, "opened_at": _moment(found.at), "state": "open", "correlation_id": None,
         "message": found.message, "evidence": evidence, "resolution": None,
     }

@@ -21,7 +21,7 @@ from tieout.rating.rater import Application, Rater
 from tieout.rating.tariff import Tariffs
 from tieout.rejection import Rejects
 from tieout.repricing_jobs import Job, Jobs
-from tieout.usage import UsageEvent
+from tieout.usage import NO_CLOCK, UsageEvent
 from tieout.usage_stage import Entry, Result, UsageState, restore_entry
 
 FORMAT: Final = 1
@@ -39,7 +39,9 @@ _APPLICATION: Final = pa.schema([
 _HELD: Final = pa.schema([
     ("op", pa.string()), ("event", pa.string()), ("reason", pa.string()), ("at", pa.int64()),
     ("record_time", pa.int64()), ("value", pa.binary()), ("escalated", pa.bool_()), ("was_priced", pa.bool_()),
+    ("taken_back", pa.string()), ("currency", pa.string()),
 ])
+_BEGAN: Final = b"began"
 _JOBS: Final = pa.schema([
     ("customer_id", pa.string()), ("contract_id", pa.string()), ("version", pa.int64()), ("time", pa.int64()), ("end_us", pa.int64()), ("identity", pa.uint64()),
 ])
@@ -202,13 +204,15 @@ def restore(state: UsageState, blobs: Iterable[tuple[str, bytes]], clock: int) -
 def _jobs_blobs(jobs: Jobs, *, whole: bool) -> list[tuple[str, bytes]]:
     """All jobs where one has changed: they are few, and each record stands for all."""
     changed = jobs.take_change()
-    if not (jobs.queue if whole else changed):
+    if not (jobs.queue or jobs.began != NO_CLOCK if whole else changed):
         return []
-    return [(JOBS, blob(pa.Table.from_pylist([asdict(job) for job in jobs.queue], schema=_JOBS)))]
+    table = pa.Table.from_pylist([asdict(job) for job in jobs.queue], schema=_JOBS)
+    return [(JOBS, blob(table.replace_schema_metadata({_BEGAN: str(jobs.began)})))]
 
 
 def _jobs_of(raw: bytes) -> Jobs:
-    return Jobs([Job(**row) for row in table_of(raw).to_pylist()])
+    table = table_of(raw)
+    return Jobs([Job(**row) for row in table.to_pylist()], int((table.schema.metadata or {}).get(_BEGAN, NO_CLOCK)))  # earlier releases do not say it
 
 
 def _rejects_blobs(rejects: Rejects | None, *, whole: bool) -> list[tuple[str, bytes]]:
@@ -277,7 +281,8 @@ def _held_table(rows: Iterable[tuple[Held, str]]) -> pa.Table:
         {
             "op": op, "event": json.dumps(_event_row(held.event)), "reason": held.reason, "at": held.at,
             "record_time": held.record_time, "value": held.value, "escalated": held.escalated,
-            "was_priced": held.was_priced,
+            "was_priced": held.was_priced, "taken_back": None if held.taken_back is None else str(held.taken_back[0]),
+            "currency": None if held.taken_back is None else held.taken_back[1],
         }
         for held, op in rows
     ], schema=_HELD)
@@ -299,7 +304,8 @@ def _held_of(raw: bytes) -> Iterator[tuple[str, Held]]:
             EventKey(source, name), customer, meter, time, quantity, attributes, contract, amount,
             None if corrects is None else EventKey(*corrects), None if voids is None else EventKey(*voids), position,
         )
-        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"], row["was_priced"])
+        taken_back = None if row.get("taken_back") is None else (int(row["taken_back"]), row["currency"])  # earlier releases do not say it
+        yield row["op"], Held(event, row["reason"], row["at"], row["record_time"], row["value"], row["escalated"], row["was_priced"], taken_back)
 
 
 def _levels_table(rater: Rater, places: Iterable[tuple[object, ...]]) -> pa.Table:

@@ -41,6 +41,7 @@ _HELD: Final = (WAIVE,)
 KINDS: Final[Mapping[str, Kind]] = {
     "usage_conflict": Kind("metering", (RESOLVE, WAIVE)),
     "contract_refused": Kind("contracts", (RESOLVE,)),
+    "reprice_limit": Kind("contracts", (RESOLVE, WAIVE)),
     "proposal_refused": Kind("contracts", (RESOLVE,)),
     "command_refused": Kind("governance", (RESOLVE,)),
     "hold_no_customer": Kind("contracts", _HELD),
@@ -76,7 +77,7 @@ class Opened:
     evidence: tuple[str, ...] = ()
     legal_entity_id: str | None = None
     amount_at_risk: Decimal | None = None
-    """Null where it is not known: an event that waits has no price yet."""
+    """None where it is not exactly known, as for an event that waits and never had a price."""
     currency: str | None = None
     correlation_id: str | None = None
     repaired: "Repair | None" = None
@@ -176,6 +177,14 @@ def fold(opened: Iterable[Opened], acts: Iterable[Act], holds: Mapping[str, Hold
         if change is not None:
             queue.items[name] = _followed(item, change)
     return queue
+
+
+def named(queue: Queue, act: Act) -> str:
+    """The exception that an act means: of a held event the one that it names, else the latest one."""
+    if act.subject_type != HOLD or act.exception_id in queue.items:
+        return act.exception_id or act.subject_id
+    mine = [item.opened for item in queue.items.values() if item.opened.hold_id == act.subject_id]
+    return max(mine, key=lambda opened: (opened.opened_at, opened.exception_id)).exception_id if mine else act.subject_id
 
 
 def about(item: Item, kind: str, author: str, at: int, reason: str, to: str | None = None) -> Act:

@@ -25,6 +25,7 @@ from tieout.usage_state import Entry, UsageState
 
 I64 = npt.NDArray[np.int64]
 WAIVED: Final = "usage after suspension or end is waived by the contract"
+_ORIGINAL_WAIVED: Final = "the event that this one corrects or voids was waived after it had been priced; nothing to do"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def decide(work: Work, event: UsageEvent, row: int) -> None:
         return
     reason, tariffs = judged(state, event)
     if reason == "waived":
-        _waive(work, event)
+        _waive(work, event, "the contract is suspended or terminated and waives such usage; nothing to do")
         return
     if reason is not None:
         hold(work, event, reason, row)
@@ -163,7 +164,7 @@ def _hold_exception(held: Held, at: int) -> FinancialException:
     event = held.event
     message = f"event {event.key.event_id!r} of source {event.key.source!r}: {REMEDIES[held.reason]}"
     evidence = (f"source {event.key.source}", f"hold {held.hold_id}")
-    return FinancialException(f"hold_{held.reason}", "usage_event", event.key.event_id, event.customer_id, message, at, evidence, (event.position,))
+    return FinancialException(f"hold_{held.reason}", "usage_event", event.key.event_id, event.customer_id, message, at, evidence, (event.position,), held.taken_back)
 
 
 def leave(work: Work, held: Held, state_name: str) -> None:
@@ -205,9 +206,8 @@ def waive_held(work: Work, holds: frozenset[str]) -> None:
         work.dead.append(DeadLetter(held.event.position, "waived", "somebody has waived this held event; nothing to do", value=held.value))
 
 
-def _waive(work: Work, event: UsageEvent) -> None:
+def _waive(work: Work, event: UsageEvent, message: str) -> None:
     work.counts.rejected += 1
-    message = "the contract is suspended or terminated and waives such usage; nothing to do"
     work.dead.append(DeadLetter(event.position, "waived", message))
 
 
@@ -218,6 +218,8 @@ def _correct(work: Work, event: UsageEvent, row: int) -> None:
         raise AssertionError(msg)
     if _applied(work, event, row):
         work.counts.priced += 1
+    elif _original_waived(work, event, row):
+        _waive(work, event, _ORIGINAL_WAIVED)
     else:
         hold(work, event, "original_unknown", row)
 
@@ -236,7 +238,7 @@ def _applied(work: Work, event: UsageEvent, row: int) -> bool:
         else:
             state.waiting.replace(held, replace(held.event, quantity=event.quantity))
         return True
-    found = _live(work, event)
+    found = [met for met in _live(work, event) if _within_limit(work, met.time, row)]
     if not found:
         return False
     for met in found:
@@ -249,6 +251,17 @@ def _applied(work: Work, event: UsageEvent, row: int) -> bool:
     if event.voids is not None:
         _forget(work, event.customer_id, event.voids)
     return True
+
+
+def _within_limit(work: Work, time: int, row: int) -> bool:
+    """Whether an event lies no further back than anything is corrected, as the clock is at a row."""
+    return time >= work.clock_at(row) - work.state.limits.reprice_limit
+
+
+def _original_waived(work: Work, event: UsageEvent, row: int) -> bool:
+    """Whether the original was priced and is live nowhere: it neither waits nor is voided, so it was waived."""
+    known = work.batch.originals.get((event.customer_id, event.original)) if event.original else None
+    return known is not None and not _live(work, event) and _within_limit(work, known.event.time, row)
 
 
 def _void_held(work: Work, held: Held) -> None:

@@ -21,7 +21,7 @@ REMEDIES: Final = {
     "contract_ambiguous": "several contracts meter this; send the event with 'contract_id', or end one of them",
     "no_charge": "no charge of the contract takes this meter with these attributes; amend the contract",
     "no_price": "no price matches these attributes, a dynamic price lacks the event's 'amount', or the amount would exceed 10^18; amend the contract or void the event",
-    "original_unknown": "the event that this one corrects or voids has not arrived; send it, or waive the correction",
+    "original_unknown": "the event that this one corrects or voids has not arrived, or lies further back than anything is corrected; send it, or waive the correction and settle it by hand",
 }
 
 
@@ -37,6 +37,8 @@ class Held:
     escalated: bool = False
     was_priced: bool = False
     """Whether a version took it out of what it had been priced at."""
+    taken_back: tuple[int, str] | None = None
+    """By how much the customer's total fell then, in 10^-12 of the currency; None where it was of several currencies."""
 
     @property
     def hold_id(self) -> str:

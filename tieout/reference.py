@@ -47,6 +47,10 @@ class ReferenceBook:
         """Whether anything is known of a kind at all."""
         return bool(self._records[kind])
 
+    def known_since(self, kind: str) -> int | None:
+        """When the first record of a kind was recorded; None where there is none."""
+        return min((records[0].recorded_at for records in self._records[kind].values()), default=None)
+
     def at(self, kind: str, key: str, instant: int) -> ReferenceRecord | None:
         """The record that holds at an instant."""
         return next((record for record in reversed(self.history(kind, key)) if record.holds(instant)), None)

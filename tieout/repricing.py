@@ -63,6 +63,7 @@ def _again(work: Work, job: Job, found: Known) -> None:
     stay = [tariff for tariff in old if tariff.number in numbers]
     gone = [_live(work, found, tariff) for tariff in old if tariff.number not in numbers]
     come = [state.rater.meet(event, tariff) for tariff in new if tariff not in stay]
+    before = len(state.rater.rows)
     for out, into, change in _pairs(job, gone, come):
         if out is not None and into is not None:
             state.rater.move(out, into, change, -1)
@@ -76,18 +77,19 @@ def _again(work: Work, job: Job, found: Known) -> None:
         fates.remember(work, event.customer_id, met)
     work.met[name] = [*(_live(work, found, tariff) for tariff in stay), *come]
     if reason is not None:
-        _withdraw(work, found, reason)
+        _withdraw(work, found, reason, -sum(row.amount for row in state.rater.rows[before:]), {tariff.contract.currency for tariff in old})
 
 
-def _withdraw(work: Work, found: Known, reason: str) -> None:
-    """Hold an event that was priced, or reject it where its contract waives such usage."""
+def _withdraw(work: Work, found: Known, reason: str, amount: int, currencies: set[str]) -> None:
+    """Hold an event that was priced, or reject it where its contract waives such usage; ``amount`` is what went with it."""
     event = found.event
     work.counts.withdrawn += 1
     if reason == "waived":
         work.counts.rejected += 1
         work.dead.append(DeadLetter(event.position, "waived", fates.WAIVED, value=b""))  # where its topic no longer keeps it
     else:
-        fates.wait(work, Held(event, reason, max(work.state.clock, 0), event.time, b"", was_priced=True))
+        taken_back = (amount, next(iter(currencies))) if len(currencies) == 1 else None
+        fates.wait(work, Held(event, reason, max(work.state.clock, 0), event.time, b"", was_priced=True, taken_back=taken_back))
 
 
 def _live(work: Work, found: Known, tariff: Tariff) -> Application:

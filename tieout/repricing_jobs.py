@@ -2,8 +2,8 @@
 
 In: versions as they come into force. Out: jobs in the order in which they came, each with how far it is: everything of
 its customer before ``(time, identity)`` has been looked at. Events that come meanwhile are priced by today's versions,
-so a job ends where it began: at the versions in force, whatever comes between its slices. Source: docs/semantics.md
-section 3 (a backdated version).
+so a job ends where it began: at the versions in force, whatever comes between its slices. What a version changes further
+back than a limit has no job: it is told instead. Source: docs/semantics.md section 3 (a backdated version).
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tieout.contract_columns import ContractColumns
+from tieout.usage import NO_CLOCK
 
 I64 = npt.NDArray[np.int64]
 
@@ -44,21 +45,47 @@ class Slice(NamedTuple):
     next: tuple[int, int] | None
 
 
+class Beyond(NamedTuple):
+    """What a version changes and nobody prices again, because it lies too far back: half-open, UTC microseconds."""
+
+    customer_id: str
+    contract_id: str
+    version: int
+    start_us: int
+    end_us: int
+
+
 @dataclass(slots=True)
 class Jobs:
     """The jobs of a partition, the oldest first."""
 
     queue: list[Job] = field(default_factory=list)
+    began: int = NO_CLOCK
+    """Before it no event can have been priced; NO_CLOCK where that is not known."""
     _changed: bool = False
 
-    def open(self, columns: ContractColumns, rows: I64, until: int) -> None:
-        """Jobs for the versions in these rows that begin before ``until``, the latest time an event can have."""
+    def begin(self, instant: int) -> None:
+        """The first event has come: none will be priced with an earlier time than this."""
+        self.began, self._changed = instant, True
+
+    def open(self, columns: ContractColumns, rows: I64, since: int, until: int) -> list[Beyond]:
+        """Jobs for what the versions in these rows govern between ``since`` and ``until``, the latest time an event can have.
+
+        Out: what they govern before ``since``, where another version that was known before may have priced events.
+        """
+        beyond = []
         for row in rows[columns.spans[rows, 0] < until].tolist():
             start, end = columns.spans[row].tolist()
             contract = int(columns.contract[row])
             customer = columns.customers.text(int(columns.customer[contract]))
-            self.queue.append(Job(customer, columns.contracts.text(contract), int(columns.number[row]), start, end))
-            self._changed = True
+            place = (customer, columns.contracts.text(contract), int(columns.number[row]))
+            if end > since:
+                self.queue.append(Job(*place, max(start, since), end))
+                self._changed = True
+            first, last = max(start, self.began), min(end, since)
+            if first < last and _governed(columns, int(columns.customer[contract]), int(rows.min()), first, last):
+                beyond.append(Beyond(*place, first, last))
+        return beyond
 
     def due(self) -> Iterator[Job]:
         """The first jobs, each of another customer: two slices of one would look at the same events at once."""
@@ -79,3 +106,9 @@ class Jobs:
         """Whether anything has changed since the last call."""
         changed, self._changed = self._changed, False
         return changed
+
+
+def _governed(columns: ContractColumns, customer: int, new: int, start: int, end: int) -> bool:
+    """Whether a version of a customer was in force at some time of an interval, but for those from row ``new`` on."""
+    rows = [row for contract in columns.contracts_of(customer) for row in columns.rows_of(contract) if row < new]
+    return any(columns.spans[row, 0] < end and columns.spans[row, 1] > start for row in rows)

@@ -23,6 +23,8 @@ class FinancialException:
     evidence: tuple[str, ...] = ()
     evidence_positions: tuple[int, ...] = ()
     """Positions in the input whose original bytes belong to the evidence."""
+    at_risk: tuple[int, str] | None = None
+    """Money in 10^-12 of a currency, where it is exactly known."""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ Source: docs/semantics.md sections 1 to 4.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cache
 from typing import NamedTuple
 
@@ -22,18 +23,21 @@ import pyarrow as pa
 
 from tieout import fates, wide
 from tieout.contract_batch import Refused, Taken
+from tieout.contract_diff import text_of
 from tieout.contracts import ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries
 from tieout.fates import UsageBatch, Work
 from tieout.holds import Held, HoldRecord
 from tieout.ids import Lanes, combine, of_strings
+from tieout.period import EPOCH
 from tieout.rating.adjustments import QUANTITY
 from tieout.rating.chains import Terms
 from tieout.rating.rated import Fast, rated_rows
 from tieout.rating.tariff import SEVERAL
 from tieout.repricing import reprice
+from tieout.repricing_jobs import Beyond
 from tieout.stage import Counts, DeadLetter, FinancialException
-from tieout.usage import EVENTS, Rejected, UsageEvent, clocks, coded, content_digests, identities, negative, out_of_range, records
+from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, coded, content_digests, identities, negative, out_of_range, records
 from tieout.usage_state import DAY, HOUR, Entry, Limits, UsageState, restore_entry
 
 __all__ = ["DAY", "HOUR", "Entry", "Limits", "Result", "UsageBatch", "UsageState", "one_by_one", "restore_entry", "step"]
@@ -87,6 +91,8 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     _refuse_repeats(work, events, kept, verdicts.kind, verdicts.first_position)
     new = verdicts.kind == NEW
     fast = _price(work, events, kept[new], keys[new], words)
+    if state.jobs.began == NO_CLOCK and state.totals.received == state.totals.rejected and len(kept):
+        state.jobs.begin(int(clock[rows[0]]) - state.limits.horizon)
     state.clock = int(clock[-1]) if len(clock) else state.clock
     if batch.ends_interval:
         state.rater.clock = max(state.clock, 0)  # within an interval it stands, however the interval is cut
@@ -213,7 +219,7 @@ def _take_versions(work: Work, versions: Sequence[ContractVersion] | Taken) -> N
     rows = taken.rows
     if not len(rows):
         return
-    state.open_jobs(rows)
+    work.exceptions += [_beyond_exception(work, found) for found in state.open_jobs(rows)]
     if state.rater.levels:
         names = [columns.contracts.text(contract) for contract in columns.contract[rows].tolist()]
         state.rater.govern_levels({name: f"{name}/{number}" for name, number in zip(names, columns.number[rows].tolist(), strict=True)}, -1)
@@ -232,6 +238,18 @@ def _take_versions(work: Work, versions: Sequence[ContractVersion] | Taken) -> N
 def _contract_exception(work: Work, kind: str, version: Refused) -> FinancialException:
     name = f"{version.contract_id} version {version.version}"
     return FinancialException(kind, "contract_version", name, version.customer_id, version.message, max(work.state.clock, 0))
+
+
+def _beyond_exception(work: Work, found: Beyond) -> FinancialException:
+    """That what a version changes further back than the limit stays as it was."""
+    name, days = f"{found.contract_id}/{found.version}", work.state.limits.reprice_limit // DAY
+    start, end = (text_of(EPOCH + timedelta(microseconds=instant)) for instant in (found.start_us, found.end_us))
+    stretch = f"from {start} to {end}"
+    message = (
+        f"{name} governs usage {stretch}, more than {days} days before the partition's clock: what was priced there stays as it was, later usage is "
+        f"priced again; work out the difference from your own archive and settle it by a credit or an invoice of its own, then resolve, or waive it"
+    )
+    return FinancialException("reprice_limit", "contract_version", name, found.customer_id, message, work.state.clock, (f"not priced again {stretch}",))
 
 
 def _price(work: Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lanes) -> Fast:

@@ -21,7 +21,7 @@ from tieout.ids import EventKey
 from tieout.rating.rater import Application, Change, Rater
 from tieout.rating.tariff import INACTIVE, Tariffs
 from tieout.rejection import Rejects
-from tieout.repricing_jobs import Jobs
+from tieout.repricing_jobs import Beyond, Jobs
 from tieout.stage import Counts
 from tieout.usage import NO_CLOCK
 
@@ -37,6 +37,8 @@ class Limits:
     horizon: int = 35 * DAY
     future_limit: int = 24 * HOUR
     hold_limit: int = 7 * DAY
+    reprice_limit: int = 400 * DAY
+    """How far back of the clock the time of an event may lie that is corrected, voided or priced again."""
 
 
 @dataclass(slots=True)
@@ -65,10 +67,11 @@ class UsageState:
         """Bring versions into force; after a restart, those that were: what was refused then is refused again."""
         return bring_in(self.book, self.tariffs, versions)
 
-    def open_jobs(self, rows: I64) -> None:
-        """Look again at events priced before that versions in force now may govern."""
-        if self.clock > NO_CLOCK:
-            self.jobs.open(self.book.columns, rows, self.clock + self.limits.future_limit)
+    def open_jobs(self, rows: I64) -> list[Beyond]:
+        """Look again at events priced before that versions in force now may govern; what lies too far back for it."""
+        if self.clock == NO_CLOCK:
+            return []
+        return self.jobs.open(self.book.columns, rows, self.clock - self.limits.reprice_limit, self.clock + self.limits.future_limit)
 
     def governing_version(self, contract_id: str, instant: int) -> int | None:
         """The version in force at an instant, unless it is suspended or terminated."""

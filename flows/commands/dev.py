@@ -1,4 +1,4 @@
-"""``tieout dev``: broker, schema registry, the usage flow and a seeded load, in one terminal, without containers.
+"""``tieout dev``: broker, schema registry, the usage and the contract flow, and a seeded load, in one terminal, without containers.
 
 Everything listens on the loopback address and ends with this command, in the reverse order of its start; data and logs
 stay in the folder, and the next run goes on with them. The load comes in rounds that are never the same events again.
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from flows import generate, kafka_topics, output, publish
+from flows import contract_topics, generate, kafka_topics, output, publish
 from flows.cli import DONE, CommandError, parser
 from flows.commands import places, schema
 from flows.generate import Generated
@@ -24,7 +24,7 @@ from flows.kafka_place import KafkaPlace
 from flows.stack import load
 from flows.stack.broker import Broker
 from flows.stack.errors import StackError
-from flows.stack.flow import UsageFlow
+from flows.stack.flow import ContractFlow, UsageFlow
 from flows.stack.process import Part
 from flows.stack.registry import Registry
 from schemas.registry import Registry as RegistryClient
@@ -78,8 +78,10 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
     with places.pinned(RegistryClient(registry.url), str(lock)):
         publish.contracts(KafkaIngress(place), generate.contracts(options.seed, options.customers), partitions, "dev")
         flow = UsageFlow(root / "usage", broker.bootstrap, registry.url, lock)
+        contract = ContractFlow(root / "contract", broker.bootstrap, registry.url, lock)
         _start(flow, parts)
-        addresses = (broker.bootstrap, registry.url, f"http://{flow.address}/metrics")
+        _start(contract, parts)
+        addresses = (broker.bootstrap, registry.url, f"http://{flow.address}/metrics", f"http://{contract.address}/metrics")
         rows = [{"part": part.name, "address": where, "process": str(part.pid), "log": str(part.log)} for part, where in zip(parts, addresses, strict=True)]
         output.show(rows, options.output)
         sys.stdout.flush()
@@ -90,9 +92,11 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
 def _topics(place: KafkaPlace, partitions: int) -> int:
     """Make the topics that are missing; the number of partitions that they have, once the broker shows them all."""
     kafka_topics.create(place.admin, place.prefix, partitions, 1, Limits())
+    contract_topics.create(place.admin, place.prefix, partitions, 1, Limits())
     deadline = time.monotonic() + _TOPICS_SECONDS
     while True:
         try:
+            contract_topics.check(place.admin, place.prefix, Limits())
             return kafka_topics.check(place.admin, place.prefix, Limits())
         except SourceError:  # what was just made is shown a moment later
             if time.monotonic() > deadline:

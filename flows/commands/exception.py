@@ -133,7 +133,7 @@ def _act(place: FilePlace | KafkaPlace, options: argparse.Namespace) -> None:
         acts = [_asked(queue, name, author, options) for name in names]
         rows = []
         for name, act in zip(names, acts, strict=True):
-            command = exception_records.command(act)
+            command = governed.signed(exception_records.command(act), options, place)
             write(command)
             rows.append({"exception": name, "asked": act.kind, "subject": f"{act.subject_type} {act.subject_id}", "by": author, "reason": act.reason, "command_id": command.command_id})
     output.show(rows, options.output)

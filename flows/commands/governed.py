@@ -6,10 +6,13 @@ topic until it is done, so that what was looked at before a command was written 
 
 import argparse
 import getpass
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from flows import command_records, topics
+from flows import authority as authorities
+from flows import command_records, signing, topics
 from flows.cli import CommandError
 from flows.command_records import Command
 from flows.file_place import FilePlace
@@ -27,6 +30,20 @@ def author_of(options: argparse.Namespace) -> str:
     except (KeyError, OSError) as error:
         msg = f"{options.command}: the user of this process has no name; say who you are with --author NAME"
         raise CommandError(msg, 2) from error
+
+
+def signed(command: Command, options: argparse.Namespace, place: FilePlace | KafkaPlace) -> Command:
+    """The command, signed where a key is given; CommandError where it would not count."""
+    whole = command if options.key is None else signing.signed(command, signing.load(Path(options.key)))
+    authority = authorities.of(place)
+    try:
+        why = authority.why_not(whole, time.time_ns() // 1000)
+    finally:
+        authority.close()
+    if why is not None:
+        msg = f"{options.command}: this would not count, nothing was written: {why}; --key FILE signs with a key, --author NAME says whose it is"
+        raise CommandError(msg)
+    return whole
 
 
 @contextmanager

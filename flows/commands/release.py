@@ -37,7 +37,8 @@ def _release(options: argparse.Namespace) -> int:
         msg = f"{place.name}: {options.subject} is not paused, there is nothing to release"
         raise CommandError(msg)
     _same_ids(place, flow, partition)
-    command = Command("release", command_records.PARTITION, options.subject, governed.author_of(options), time.time_ns() // 1000, options.reason)
+    asked = Command(pause.RELEASE, command_records.PARTITION, options.subject, governed.author_of(options), time.time_ns() // 1000, options.reason)
+    command = governed.signed(asked, options, place)
     with governed.writing(place) as write:
         write(command)
     row = {"released": options.subject, "author": command.author, "reason": command.reason, "command_id": command.command_id, "rejected": rejects.by_reason()}

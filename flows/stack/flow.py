@@ -1,4 +1,4 @@
-"""The usage flow as a process of its own, as it is deployed: one cell with all partitions.
+"""A flow as a process of its own, as it is deployed: the usage flow, one cell with all partitions; and the contract flow.
 
 In: a broker whose topics exist, a registry and the lock file of its ids. Out: a cell that is ready, with its health and metrics on a port of the loopback
 address. It ends in order on SIGTERM, with what it was doing committed.
@@ -19,6 +19,7 @@ class UsageFlow(Part):
     """One cell of the usage flow: ``start`` it, look at ``counted``, ``stop`` it."""
 
     name = "The usage flow"
+    flow = "usage"
 
     def __init__(self, folder: Path, bootstrap: str, registry: str, lock: Path) -> None:
         super().__init__(folder)
@@ -32,7 +33,7 @@ class UsageFlow(Part):
 
     def command(self) -> list[str]:
         """Say how to run it."""
-        return [sys.executable, "-m", "flows.cli", "run", "usage", *self._places, "--health-address", self.address]
+        return [sys.executable, "-m", "flows.cli", "run", self.flow, *self._places, "--health-address", self.address]
 
     def ready(self) -> bool:
         """Whether it has restored its partitions and works."""
@@ -49,3 +50,10 @@ class UsageFlow(Part):
                 elif sample.name == metrics.LAG.name:
                     counts["lag"] += int(sample.value)
         return dict(counts)
+
+
+class ContractFlow(UsageFlow):
+    """The contract flow, which is one cell always."""
+
+    name = "The contract flow"
+    flow = "contract"

@@ -62,7 +62,8 @@ def write(root: Path, usage: list[dict], contracts: list[dict], partitions: int 
     ingress = Ingress.open(root, partitions)
     try:
         publish.contracts(ingress, contracts, partitions, json.dumps(contracts))
-        publish.usage(ingress, pa.array(values, pa.large_binary()), columns["customer_id"], stamps, partitions, f"{len(usage)} {stamps[0]}")
+        if usage:
+            publish.usage(ingress, pa.array(values, pa.large_binary()), columns["customer_id"], stamps, partitions, f"{len(usage)} {stamps[0]}")
     finally:
         ingress.close()
 

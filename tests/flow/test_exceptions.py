@@ -60,7 +60,7 @@ def of_kind(ask, kind, *more):
 
 def commands(root):
     reader = FilePlace(root).reader(topics.COMMANDS, 0)
-    return list(command_records.between(reader, 0, reader.refresh()))
+    return [found.command for found in command_records.between(reader, 0, reader.refresh())]
 
 
 def test_the_queue_of_a_run_is_listed_the_oldest_first(ask):
@@ -151,9 +151,9 @@ def test_a_held_event_is_waived_by_a_command_that_names_the_hold_and_nothing_is_
     assert "was asked for by ada (below a cent)" in ask("waive", name, "--reason", "again", code=1)
     reader = FilePlace(filled).reader(topics.COMMANDS, 0)
     end = reader.refresh()
-    assert command_records.subjects(reader, 0, end, "waive", "hold") == {hold_id}
-    assert command_records.subjects(reader, 0, end, "waive", "exception") == frozenset()
-    assert command_records.subjects(reader, end, end, "waive", "hold") == frozenset()
+    assert [found.command.subject_id for found in command_records.about(reader, 0, end, "waive", "hold")] == [hold_id]
+    assert command_records.about(reader, 0, end, "waive", "exception") == []
+    assert command_records.about(reader, end, end, "waive", "hold") == []
     [held] = [row for row in hold_records(filled) if row["hold_id"] == hold_id]
     assert held["state"] == "held"
     run(filled)
@@ -265,4 +265,4 @@ def test_a_command_of_the_release_before_is_still_read(tmp_path):
     end = reader.refresh()
     value = reader.read(0, end)["value"][0].as_py()
     [kind] = codecs.own("command").decode(pa.array([value[:4] + bytes([14]) + value[5:]], pa.large_binary())).batch["kind"].to_pylist()
-    assert (kind, command_records.released(reader, 0, end, "usage-0"), command_records.released(reader, 0, end, "usage-1")) == ("release", True, False)
+    assert (kind, [found.command.subject_id for found in command_records.about(reader, 0, end, "release", "partition")]) == ("release", ["usage-0"])

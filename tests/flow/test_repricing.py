@@ -2,9 +2,10 @@
 
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 
-from flows import bytewax_engine, local_engine, rated_runs, topics, usage
+from flows import bytewax_engine, codecs, local_engine, rated_runs, topics, usage
 from flows.file_place import FilePlace
 from flows.replay import replay
 from flows.usage import DEAD
@@ -107,12 +108,35 @@ def test_a_contract_that_ended_before_its_usage_holds_it_and_a_resumption_prices
     cell = token.cells[0]
     assert cell.token.totals["waiting"] == 2 and cell.token.totals["withdrawn"] == 1
     cell.close()
+    told = codecs.own("exception").decode(pa.array(folders.output(tmp_path, 1, topics.EXCEPTIONS)[0], pa.large_binary())).batch.to_pylist()
+    # b took 400 x 0.01 + 100 x 0.008 with it; c never had a price
+    assert sorted((row["object"]["id"], row["kind"], row["amount_at_risk"], row["currency"]) for row in told) == [
+        ("b", "hold_contract_inactive", Decimal("4.8"), "USD"), ("c", "hold_contract_inactive", None, None),
+    ]
     folders.write(tmp_path, [event("d", "2026-03-07T00:00:00Z", "1")], [version(3, TIERS, "2026-03-03T00:00:00Z")], partitions=1)
     run(tmp_path)
     assert sums(tmp_path) == {("2026-03", 1): Decimal("6"), ("2026-03", 3): Decimal("4.816")}  # 400 x 0.01 + 102 x 0.008
     assert lines(tmp_path) == [("b", 1, "-5E+2", "-4.8", "c-acme/2", 1, None), ("b", 3, "5E+2", lines(tmp_path)[1][3], "c-acme/3", None, 3)]
     names = [row["rated_id"] for row in folders.rated(tmp_path, 1)]
     assert len(names) == len(set(names))
+    assert all(not replayed.different for replayed in replay(tmp_path, 0, Limits(), 1))
+
+
+def test_what_an_event_took_with_it_is_told_with_what_moved_and_is_known_after_a_restart(tmp_path):
+    """Of two events the first loses its charge by a version of a few days; the next version suspends the contract then instead."""
+    folders.write(tmp_path, [event("a", "2026-03-01T00:00:00Z", "600"), event("b", "2026-03-05T00:00:00Z", "500")], [version(1, TIERS, "2026-01-01T00:00:00Z")], partitions=1)
+    run(tmp_path)
+    other = {"charge_id": "other", "meter": "another", "price": {"model": "per_unit", "unit_price": "1"}}
+    days = {"effective_to": "2026-03-04T00:00:00Z"}
+    folders.write(tmp_path, [event("c", "2026-03-06T00:00:00Z", "1")], [version(2, TIERS, "2026-02-01T00:00:00Z", **days) | {"charges": [other]}], partitions=1)
+    run(tmp_path)
+    folders.write(tmp_path, [], [version(3, TIERS, "2026-02-01T00:00:00Z", status="suspended", **days)], partitions=1)
+    run(tmp_path)
+    told = codecs.own("exception").decode(pa.array(folders.output(tmp_path, 1, topics.EXCEPTIONS)[0], pa.large_binary())).batch.to_pylist()
+    # March was 600 and 500 and 1: 10 + 101 x 0.008 = 10.808, without a 501 x 0.01 = 5.01
+    assert [(row["object"]["id"], row["kind"], row["amount_at_risk"]) for row in told] == [
+        ("a", "hold_no_charge", Decimal("5.798")), ("a", "hold_contract_inactive", Decimal("5.798")),
+    ]
     assert all(not replayed.different for replayed in replay(tmp_path, 0, Limits(), 1))
 
 

@@ -56,7 +56,7 @@ def test_every_manifest_has_the_fields_that_kubernetes_knows_and_no_other(versio
     checked = [name for name, manifest in MANIFESTS.items() if manifest["kind"] != "ServiceMonitor"]
     for name in checked:
         kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
-    assert sorted(checked) == ["configmap", "poddisruptionbudget", "service", "statefulset"]
+    assert sorted(checked) == ["configmap", "contract-deployment", "contract-service", "poddisruptionbudget", "service", "statefulset"]
     misspelt = MANIFESTS["service"] | {"spec": MANIFESTS["service"]["spec"] | {"clusterIp": "None"}}
     with pytest.raises(kubernetes_validate.ValidationError, match="clusterIp"):
         kubernetes_validate.validate(misspelt, version, strict=True)
@@ -64,11 +64,14 @@ def test_every_manifest_has_the_fields_that_kubernetes_knows_and_no_other(versio
 
 def test_selectors_match_the_labels_that_they_mean():
     labels, service = POD["metadata"]["labels"], MANIFESTS["service"]
-    assert {manifest["metadata"]["name"] for manifest in MANIFESTS.values()} == {"tieout-usage"}
+    assert {manifest["metadata"]["name"] for name, manifest in MANIFESTS.items() if not name.startswith("contract-")} == {"tieout-usage"}
     assert MANIFESTS["statefulset"]["spec"]["selector"]["matchLabels"] == labels
     assert MANIFESTS["poddisruptionbudget"]["spec"]["selector"]["matchLabels"] == labels
     assert service["spec"]["selector"] == labels
-    assert MANIFESTS["servicemonitor"]["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    contract, asked = MANIFESTS["contract-deployment"], MANIFESTS["contract-service"]
+    assert contract["spec"]["selector"]["matchLabels"] == contract["spec"]["template"]["metadata"]["labels"] == asked["spec"]["selector"] != labels
+    monitored = MANIFESTS["servicemonitor"]["spec"]["selector"]["matchLabels"].items()
+    assert monitored <= service["metadata"]["labels"].items() and monitored <= asked["metadata"]["labels"].items()
     assert POD["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"] == labels
     assert MANIFESTS["statefulset"]["spec"]["serviceName"] == service["metadata"]["name"]
     assert service["spec"]["clusterIP"] == "None"
@@ -106,6 +109,27 @@ def test_a_pods_command_gives_its_cell_the_ordinal_in_its_name(tmp_path, pod):
     mounts = {mount["name"]: mount["mountPath"] for mount in CELL["volumeMounts"]}
     assert options.cache == mounts["cache"]
     assert options.client_config == f"{mounts['settings']}/client.properties"
+
+
+def test_the_contract_flow_is_one_pod_with_the_settings_and_the_rights_of_the_cells(tmp_path):
+    deployment = MANIFESTS["contract-deployment"]["spec"]
+    pod, container = deployment["template"]["spec"], deployment["template"]["spec"]["containers"][0]
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    said = tmp_path / "tieout"
+    said.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n')
+    said.chmod(0o755)
+    settings = MANIFESTS["configmap"]["data"]
+    assert all(entry["valueFrom"]["configMapKeyRef"] == {"name": "tieout-usage", "key": entry["name"]} for entry in container["env"])
+    environment = {entry["name"]: settings[entry["name"]] for entry in container["env"]} | {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    options = options_of(subprocess.run(container["command"], env=environment, capture_output=True, text=True, check=True).stdout.splitlines())
+    assert (options.command, options.flow, options.cells, options.bootstrap) == ("run", "contract", 1, settings["BOOTSTRAP"])
+    assert options.health_address == f"0.0.0.0:{HEALTH_PORT}"
+    own = POD["spec"]["securityContext"]
+    assert own | pod["securityContext"] == own
+    for same in ("image", "ports", "startupProbe", "livenessProbe", "readinessProbe", "securityContext"):
+        assert container[same] == CELL[same], same
+    assert [mount for mount in CELL["volumeMounts"] if mount["name"] != "cache"] == container["volumeMounts"]
+    assert pod["volumes"] == POD["spec"]["volumes"]
 
 
 def test_what_a_pod_refers_to_is_there_and_nothing_is_left_over():
@@ -160,6 +184,16 @@ def test_compose_runs_every_cell_once_and_watches_it():
     for name, options in cells.items():
         assert options.health_address == f"0.0.0.0:{HEALTH_PORT}"
         assert f"cache-{options.cell}:{options.cache}" in COMPOSE["services"][name]["volumes"]
+
+
+def test_compose_runs_the_contract_flow_once_on_topics_of_its_own_and_watches_it():
+    contract, made = (options_of(COMPOSE["services"][name]["command"]) for name in ("contract", "contract-topics"))
+    usage = options_of(COMPOSE["services"]["usage-0"]["command"])
+    assert (contract.flow, contract.cells, contract.health_address) == ("contract", 1, f"0.0.0.0:{HEALTH_PORT}")
+    assert (contract.bootstrap, contract.registry, contract.schema_lock) == (usage.bootstrap, usage.registry, usage.schema_lock)
+    assert (made.flow, made.partitions) == ("contract", options_of(COMPOSE["services"]["topics"]["command"]).partitions)
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["scrape_configs"]
+    assert [job for job in scraped if job["job_name"] == "tieout-contract"] == [{"job_name": "tieout-contract", "static_configs": [{"targets": [f"contract:{HEALTH_PORT}"]}]}]
 
 
 def test_compose_makes_topics_that_one_broker_can_hold_with_a_partition_for_every_cell():

@@ -20,6 +20,7 @@ from flows.flow_metrics import CAUSES, FlowMetrics, Interval
 from flows.token import Token
 from sources.files import TopicReader
 from tests.flow import folders
+from tieout.repricing_jobs import Job
 from tieout.stage import NAMES
 from tieout.usage import EVENTS, Rejected
 from tieout.usage_stage import UsageBatch, UsageState, step
@@ -130,6 +131,7 @@ def _equals(found, last):
     assert last.totals["waiting"] > 0
     assert found["tieout_events_received_total", partition] == last.totals["received"]
     assert found["tieout_events_released_total", partition] == last.totals["released"]
+    assert found["tieout_events_withdrawn_total", partition] == last.totals["withdrawn"]
     for fate in ("priced", "duplicate", "conflict", "rejected", "held"):
         assert found["tieout_events_total", fate, partition] == last.totals[fate]
     assert found["tieout_events_waiting", partition] == last.totals["waiting"]
@@ -168,7 +170,7 @@ def test_a_restore_in_between_never_doubles_or_loses_a_count(rows, data):
 def test_what_a_token_holds_is_missing_until_the_restore_so_no_rate_sees_a_jump_from_zero():
     found, history = FlowMetrics("usage", [0]), intervals([dict.fromkeys(NAMES, 5)] * 2)
     from_token = {metric.name for metric in metrics.CATALOGUE if metric.counted == metrics.COMMITS.counted}
-    assert len(from_token) == 8
+    assert len(from_token) == 9
     assert not from_token & {name for name, *_ in samples(found)}
     found.restored(history[1], 0)
     assert from_token - {"tieout_clock_seconds"} <= {name for name, *_ in samples(found)}
@@ -222,6 +224,17 @@ def test_what_an_interval_came_to_is_taken_from_its_results():
     late = UsageState()
     late.limits = type(late.limits)(hold_limit=0)
     assert Interval.of([step(late, batch)], late, {}).exceptions == {"hold_no_customer": 2}
+
+
+def test_jobs_are_those_that_are_open_and_slices_add_up():
+    state = UsageState()
+    state.jobs.queue += [Job("acme", "c-acme", number, 0, 10) for number in (2, 3)]
+    found, counts = FlowMetrics("usage", [0]), dict.fromkeys(NAMES, 0)
+    for sequence, slices in enumerate((1, 0, 2), 1):
+        found.committed(token(sequence, counts | {"slices": slices}, counts), Interval.of([], state, {}))
+    assert (samples(found)["tieout_repricing_jobs", "0"], samples(found)["tieout_repricing_slices_total", "0"]) == (2, 3)
+    found.committed(token(4, counts, counts), NOTHING)
+    assert (samples(found)["tieout_repricing_jobs", "0"], samples(found)["tieout_repricing_slices_total", "0"]) == (0, 3)
 
 
 def test_money_is_no_metric():

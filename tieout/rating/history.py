@@ -26,19 +26,21 @@ class Known(NamedTuple):
 
 
 def known(rows: pa.RecordBatch) -> list[Known]:
-    """The events of rated records, in the order of their first ones; each with all of its records but carries."""
+    """The events of rated records, in the order of their first ones; each with all of its records but carries.
+
+    An event whose own record is no longer kept (it is the oldest) is left out: what is left does not say what it was.
+    """
     events: dict[tuple[str, EventKey], list[dict[str, Any]]] = {}
     for row in _plain(rows):
         events.setdefault(row["name"], []).append(row)
-    return [_known(own) for own in events.values()]
+    return [found for own in events.values() if (found := _known(own)) is not None]
 
 
-def _known(rows: list[dict[str, Any]]) -> Known:
+def _known(rows: list[dict[str, Any]]) -> Known | None:
     live: dict[Place, int] = {}
     facts = next((row for row in rows if row["kind"] == "usage"), None)
     if facts is None:
-        msg = f"event {rows[0]['name'][1]} has rated records but not that of its usage; restore the rated topic from a backup"
-        raise ValueError(msg)
+        return None
     quantity = facts["own_quantity"]
     for row in rows:
         if row["kind"] == "correction":
