@@ -104,7 +104,7 @@ def _dev(commands: Commands) -> None:
 
 def _run(commands: Commands) -> None:
     run = _add(commands, "run", "run one flow: over a folder until its input is read, or as a cell on a broker", "tieout run usage --dir data")
-    run.add_argument("flow", choices=FLOWS, help="the flow")
+    run.add_argument("flow", choices=(*FLOWS, "ticker"), help="the flow; the ticker writes a tick each minute, into a folder one")
     _place(run)
     run.add_argument("--engine", choices=("bytewax", "local"), default="bytewax", help="what runs it (default: bytewax)")
     run.add_argument("--report", metavar="FILE", help="write an HTML report with pictures (folder)")

@@ -49,6 +49,10 @@ class Token:
         """The interval's name."""
         return f"{self.flow}-{self.partition}-{self.sequence}"
 
+    def read(self) -> dict[str, int]:
+        """Its positions but for those of topics that are read now and then only: what they have more is no lag."""
+        return {name: position for name, position in self.positions.items() if "#" not in name}
+
     def linked(self) -> str:
         """The chain that these figures give."""
         figures = {name: value for name, value in asdict(self).items() if name != "chain"}
