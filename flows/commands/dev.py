@@ -1,4 +1,4 @@
-"""``tieout dev``: broker, schema registry, the usage flow and a seeded load, in one terminal, without containers.
+"""``tieout dev``: broker, schema registry, the usage flow, the ticker and a seeded load, in one terminal, without containers.
 
 Everything listens on the loopback address and ends with this command, in the reverse order of its start; data and logs
 stay in the folder, and the next run goes on with them. The load comes in rounds that are never the same events again.
@@ -27,6 +27,7 @@ from flows.stack.errors import StackError
 from flows.stack.flow import UsageFlow
 from flows.stack.process import Part
 from flows.stack.registry import Registry
+from flows.stack.ticker import Ticker
 from schemas.registry import Registry as RegistryClient
 from sinks.errors import CommitUnknown
 from sources.errors import SourceError
@@ -77,9 +78,10 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
     partitions = _topics(place, options.partitions)
     with places.pinned(RegistryClient(registry.url), str(lock)):
         publish.contracts(KafkaIngress(place), generate.contracts(options.seed, options.customers), partitions, "dev")
-        flow = UsageFlow(root / "usage", broker.bootstrap, registry.url, lock)
+        flow, ticker = UsageFlow(root / "usage", broker.bootstrap, registry.url, lock), Ticker(root / "ticker", broker.bootstrap, registry.url, lock)
         _start(flow, parts)
-        addresses = (broker.bootstrap, registry.url, f"http://{flow.address}/metrics")
+        _start(ticker, parts)
+        addresses = (broker.bootstrap, registry.url, f"http://{flow.address}/metrics", f"http://{ticker.address}/metrics")
         rows = [{"part": part.name, "address": where, "process": str(part.pid), "log": str(part.log)} for part, where in zip(parts, addresses, strict=True)]
         output.show(rows, options.output)
         sys.stdout.flush()
