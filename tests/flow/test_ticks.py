@@ -3,12 +3,12 @@
 import pyarrow as pa
 import pytest
 
-from flows import cli, codecs, command_records, exception_records, tick_topic, topics, usage
+from flows import cli, codecs, command_records, contract, exception_records, tick_topic, topics, usage
 from flows import token as tokens
 from flows.file_place import FilePlace
 from flows.replay import replay
 from flows.token import Token
-from flows.verification import verify
+from flows.verification import verify, verify_contract
 from sinks.ingress import Ingress
 from sources.files import TopicReader
 from tests import governed
@@ -179,6 +179,16 @@ def test_the_contract_flow_passes_ticks_over_and_folds_again_to_the_same_counts(
     assert token.positions[command_records.NAME] == 3
     assert governed_folders.run(tmp_path) == token
     assert [found for found in folders.output(tmp_path, 3, topics.EXCEPTIONS) if found] == []
+
+
+def test_the_contract_flow_commits_for_ticks_alone_once_in_a_while_and_counts_none(tmp_path, monkeypatch):
+    governed_folders.make(tmp_path)
+    tick(tmp_path, "2026-01-06T00:00:00Z", "2026-01-06T00:01:00Z")
+    monkeypatch.setattr(contract, "IDLE_SECONDS", 0.0)
+    token = governed_folders.run(tmp_path)
+    assert (token.sequence, token.positions[command_records.NAME], set(token.counts.values())) == (1, 2, {0})
+    assert governed_folders.run(tmp_path) == token
+    assert verify_contract(FilePlace(tmp_path))["breaks"] == []
 
 
 def test_what_people_asked_for_is_read_without_the_ticks_between(tmp_path):
