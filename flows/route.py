@@ -11,7 +11,7 @@ token's clock tells the usage flow how far ticks may count there. Source: docs/a
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -22,11 +22,10 @@ from flows import token as tokens
 from flows.pipeline import Log, Place, Prepared
 from flows.route_records import DEAD, FLOW, Routed
 from flows.route_reference import Reference
-from flows.tick_topic import TickTopic
+from flows.tick_topic import PartitionTicks, TickTopic
 from flows.token import Token
 from schemas import segments
-from sources.lot import Lot
-from tieout.ticks import Pending, Tick
+from tieout.ticks import Tick
 
 TOKEN: Final = topics.state_topics(FLOW)[2]
 FATES: Final = ("routed", "rejected")
@@ -39,14 +38,13 @@ class RouteCell:
     partition: int
     log: Log
     reference: Reference
-    ticks: TickTopic
+    ticks: PartitionTicks
     partitions: int
     token: Token
     generation: int = 1
     cells: int = 1
     on_commit: Callable[[Token, Routed, Mapping[str, float]], None] | None = None
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
-    _pending: Pending = field(default_factory=Pending, init=False)
 
     @classmethod
     def start(cls, place: Place, partition: int, reference: Reference, ticks: TickTopic, partitions: int) -> "RouteCell":
@@ -58,7 +56,7 @@ class RouteCell:
         except BaseException:
             log.close()
             raise
-        return cls(partition, log, reference, ticks, partitions, token)
+        return cls(partition, log, reference, PartitionTicks(ticks, lambda: log.end(topics.RAW)), partitions, token)
 
     @property
     def position(self) -> int:
@@ -68,7 +66,7 @@ class RouteCell:
     @property
     def unfinished(self) -> bool:
         """Whether a tick counts now."""
-        return self._pending.due
+        return self.ticks.due
 
     def close(self) -> None:
         """Give the partition up."""
@@ -79,8 +77,8 @@ class RouteCell:
     def take(self, prepared: Prepared) -> None:
         """Route one lot and commit the interval; nothing where no usage came and no tick moves the clock."""
         lot = prepared.lot
-        tick = self._tick(lot)
-        self._pending.reached = lot.end
+        tick = self.ticks.before(lot, self.token.positions.get(tick_topic.NAME, 0), self.token.clock)
+        self.ticks.read(lot.end)
         if not len(lot.positions) and tick is None:
             return
         before = time.perf_counter()
@@ -98,15 +96,6 @@ class RouteCell:
         if self.on_commit is not None:
             seconds = {"decode": prepared.seconds, "fold": folded - before, "encode": encoded - folded, "commit": time.perf_counter() - encoded}
             self.on_commit(token, routed, seconds)
-
-    def _tick(self, lot: Lot) -> Tick | None:
-        """The tick that counts before a lot, where it moves the clock."""
-        if self._pending.tick is None:
-            seen = self.ticks.after(self.token.positions.get(tick_topic.NAME, 0))
-            if seen is not None and seen.instant > self.token.clock:
-                self._pending.see(seen, self.log.end(topics.RAW))
-        tick = self._pending.take(int(lot.positions[0]) if len(lot.positions) else lot.end)
-        return tick if tick is not None and tick.instant > self.token.clock else None
 
     def _next_token(self, routed: Routed, letters: pa.RecordBatch, end: int, tick: Tick | None) -> Token:
         rejected = len(routed.dead_letters)

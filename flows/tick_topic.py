@@ -20,7 +20,7 @@ from flows import token as tokens
 from flows.pipeline import Heads, Place, Reader
 from sources.errors import SourceError
 from sources.lot import Lot
-from tieout.ticks import Tick
+from tieout.ticks import Pending, Tick
 from tieout.usage import NO_CLOCK
 
 NAME: Final = f"{command_records.NAME}#tick"
@@ -66,6 +66,38 @@ class TickTopic:
         let_go(self.commands)
         if self.feeding is not None:
             self.feeding.close()
+
+
+@dataclass(slots=True)
+class PartitionTicks:
+    """What one partition of a flow makes of the ticks."""
+
+    topic: TickTopic
+    end: Callable[[], int]
+    """The end of the partition's input now, open transactions included."""
+    _pending: Pending = field(default_factory=Pending, init=False)
+
+    def before(self, lot: Lot, position: int, clock: int) -> Tick | None:
+        """The tick that counts before a lot, where it moves the clock; ticks have counted up to a position."""
+        if self._pending.tick is None:
+            seen = self.topic.after(position)
+            if seen is not None and seen.instant > clock:
+                self._pending.see(seen, self.end())
+        tick = self._pending.take(int(lot.positions[0]) if len(lot.positions) else lot.end)
+        return tick if tick is not None and tick.instant > clock else None
+
+    def read(self, end: int) -> None:
+        """Take note that the input is read up to an end."""
+        self._pending.reached = max(self._pending.reached, end)
+
+    @property
+    def due(self) -> bool:
+        """Whether a tick counts now, without input."""
+        return self._pending.due
+
+    def close(self) -> None:
+        """Let the clients go."""
+        self.topic.close()
 
 
 def let_go(reader: Reader) -> None:

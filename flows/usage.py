@@ -24,7 +24,7 @@ from flows.originals import neighbours
 from flows.pause import Gate, PartitionPaused, Pause
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
 from flows.rated_runs import RatedRuns
-from flows.tick_topic import TickTopic
+from flows.tick_topic import PartitionTicks, TickTopic
 from flows.token import Token
 from flows.usage_records import DEAD, FLOW
 from schemas import segments
@@ -41,7 +41,7 @@ from tieout.exception_queue import HOLD, WAIVE
 from tieout.ids import EventKey
 from tieout.rating.history import Known
 from tieout.rejection import Rejects
-from tieout.ticks import Pending, Tick
+from tieout.ticks import Tick
 from tieout.usage import NO_CLOCK, Rejected
 from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
 
@@ -195,7 +195,7 @@ class UsageCell:
     fold: UsageFold
     files: SeenFiles
     gate: Gate
-    ticks: TickTopic
+    ticks: PartitionTicks
     token: Token
     generation: int = 1
     cells: int = 1
@@ -203,7 +203,6 @@ class UsageCell:
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
     _delta_bytes: int = field(default=0, init=False)
     _full_bytes: int = field(default=0, init=False)
-    _pending: Pending = field(default_factory=Pending, init=False)
     _waivers_read: int = field(default=0, init=False)
     _committed_at: float = field(default_factory=time.monotonic, init=False)
 
@@ -214,7 +213,8 @@ class UsageCell:
         files = SeenFiles.open(None if cache is None else cache / FLOW / f"{partition:04d}")
         try:
             gate = Gate(FLOW, partition, place.reader(topics.COMMANDS, 0))
-            cell = cls(partition, log, UsageFold.of(partition, log, limits), files, gate, ticks, Token(FLOW, partition, 0))
+            mine = PartitionTicks(ticks, lambda: log.end(topics.USAGE))
+            cell = cls(partition, log, UsageFold.of(partition, log, limits), files, gate, mine, Token(FLOW, partition, 0))
             cell.fold.state.rejects = Rejects()
             cell.fold.state.seen = Seen(limits.horizon, files)
             cell._restore()
@@ -232,7 +232,7 @@ class UsageCell:
     @property
     def unfinished(self) -> bool:
         """Whether there is work without input: events priced before are to be looked at because of versions that came late, or a tick counts now."""
-        return bool(self.fold.state.jobs.queue) or self._pending.due
+        return bool(self.fold.state.jobs.queue) or self.ticks.due
 
     @property
     def paused(self) -> Pause | None:
@@ -334,7 +334,7 @@ class UsageCell:
         asked = self._asked(prepared.lot)
         due = bool(self.fold.state.jobs.queue) or asked.tick is not None or bool(asked.waived)
         if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved and not due:
-            self._pending.reached = max(self._pending.reached, prepared.lot.end)
+            self.ticks.read(prepared.lot.end)
             return
         before = time.perf_counter()
         tick = NO_CLOCK if asked.tick is None else asked.tick.instant
@@ -348,11 +348,11 @@ class UsageCell:
         if result.counts.received < len(prepared.lot.positions):
             self.gate.lots.appendleft(pause.rest_of(prepared, result.counts.received))
         else:
-            self._pending.reached = max(self._pending.reached, prepared.lot.end)
+            self.ticks.read(prepared.lot.end)
 
     def _asked(self, lot: Lot) -> "_Asked":
         """What the commands say that has not counted yet. Where no event waits, none can have been waived before a tick that counts."""
-        tick = self._tick(lot)
+        tick = self.ticks.before(lot, self.token.positions.get(tick_topic.NAME, 0), self.fold.state.clock)
         positions = {} if tick is None else {tick_topic.NAME: tick.position}
         start = max(self.token.positions.get(command_records.WAIVERS, 0), self._waivers_read)
         if not self.fold.state.waiting.count:
@@ -362,15 +362,6 @@ class UsageCell:
             return _Asked(frozenset(), tick, positions)
         self._waivers_read = end
         return _Asked(command_records.subjects(self.gate.commands, start, end, WAIVE, HOLD), tick, positions | {command_records.WAIVERS: end})
-
-    def _tick(self, lot: Lot) -> Tick | None:
-        """The tick that counts before a lot, where it moves the clock."""
-        if self._pending.tick is None:
-            seen = self.ticks.after(self.token.positions.get(tick_topic.NAME, 0))
-            if seen is not None and seen.instant > self.fold.state.clock:
-                self._pending.see(seen, self.log.end(topics.USAGE))
-        tick = self._pending.take(int(lot.positions[0]) if len(lot.positions) else lot.end)
-        return tick if tick is not None and tick.instant > self.fold.state.clock else None
 
     def _positions(self, lot: Lot, taken: int, contracts_end: int, commands_end: int | None) -> dict[str, int]:
         """Where the next interval goes on, after so many rows of a lot."""

@@ -1,11 +1,14 @@
 """Clocks with ticks against a dull oracle, row by row: whatever arrives when, and however it is cut into intervals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.tick_topic import PartitionTicks
 from tieout import ticks
-from tieout.ticks import Pending, Tick
+from tieout.ticks import Tick
 from tieout.usage import NO_CLOCK, clocks
 
 arrival = st.one_of(
@@ -26,7 +29,7 @@ class Topics:
         self.now += 1
         (self.rows if what == "row" else self.ticks).append((self.now + apart, self.now))
 
-    def newest(self, position):
+    def after(self, position):
         if len(self.ticks) <= position:
             return None
         at, record = self.ticks[-1]
@@ -37,22 +40,22 @@ class Partition:
     """Intervals by columns, as the flows fold them; ``intervals`` are what a token would say: (rows until, ticks until)."""
 
     def __init__(self):
-        self.clock, self.read, self.counted, self.pending = NO_CLOCK, 0, 0, Pending()
+        self.clock, self.read, self.counted, self.ticks = NO_CLOCK, 0, 0, PartitionTicks(None, None)
         self.by_row, self.intervals = [], []
 
     def interval(self, topics, rows):
         lot = topics.rows[self.read : self.read + rows]
-        if self.pending.tick is None and (seen := topics.newest(self.counted)) is not None:
-            self.pending.see(seen, len(topics.rows))
-        tick = self.pending.take(self.read)
+        self.ticks.topic, self.ticks.end = topics, lambda: len(topics.rows)
+        tick = self.ticks.before(SimpleNamespace(positions=range(self.read, self.read + len(lot)), end=self.read), self.counted, self.clock)
         if tick is not None:
-            self.clock, self.counted = max(self.clock, tick.instant), tick.position
+            assert tick.instant > self.clock
+            self.clock, self.counted = tick.instant, tick.position
         given_ = np.array(lot, np.int64).reshape(-1, 2)
         found = clocks(self.clock, given_[:, 0], given_[:, 1], np.ones(len(lot), np.bool_)).tolist()
         self.by_row += found
         self.clock = found[-1] if found else self.clock
         self.read += len(lot)
-        self.pending.reached = self.read
+        self.ticks.read(self.read)
         self.intervals.append((self.read, self.counted))
 
 
@@ -80,7 +83,7 @@ def test_clocks_equal_the_oracles_row_by_row_and_no_tick_overtakes_what_was_ther
             topics.put(what, number)
         elif number or partition.read == len(topics.rows):
             partition.interval(topics, number)
-    while partition.read < len(topics.rows) or partition.pending.due:
+    while partition.read < len(topics.rows) or partition.ticks.due:
         partition.interval(topics, 3)
     assert (partition.by_row, partition.clock) == dull(topics, partition.intervals)
     for row, ticks_before in enumerate(arrived):
