@@ -94,7 +94,7 @@ def _demo(commands: Commands) -> None:
 
 
 def _dev(commands: Commands) -> None:
-    dev = _add(commands, "dev", "start broker, schema registry, the usage flow and a seeded load, until Ctrl-C", "tieout dev --rate 1000")
+    dev = _add(commands, "dev", "start broker, schema registry, the usage flow, the ticker and a seeded load, until Ctrl-C", "tieout dev --rate 1000")
     dev.add_argument("--dir", default="tieout-dev", help="the folder of data and logs (default: tieout-dev)")
     dev.add_argument("--rate", type=int, default=500, help="usage events a second (default: 500)")
     dev.add_argument("--customers", type=int, default=200, help="customers (default: 200)")
@@ -104,7 +104,7 @@ def _dev(commands: Commands) -> None:
 
 def _run(commands: Commands) -> None:
     run = _add(commands, "run", "run one flow: over a folder until its input is read, or as a cell on a broker", "tieout run usage --dir data")
-    run.add_argument("flow", choices=FLOWS, help="the flow")
+    run.add_argument("flow", choices=(*FLOWS, "ticker"), help="the flow; the ticker writes a tick each minute, into a folder one")
     _place(run)
     run.add_argument("--engine", choices=("bytewax", "local"), default="bytewax", help="what runs it (default: bytewax)")
     run.add_argument("--report", metavar="FILE", help="write an HTML report with pictures (folder)")

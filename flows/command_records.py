@@ -2,7 +2,7 @@
 
 In: who asks for what, when and why. Out: a record of ``command.avsc``; and, between two positions of the topic, the
 commands in their order, all or those about one kind of thing. A command's id is derived from what it says. What cannot be
-read asks for nothing. Source: docs/interfaces.md (commands).
+read asks for nothing, and neither do ticks, of which the topic holds one a minute. Source: docs/interfaces.md (commands).
 """
 
 from collections.abc import Iterator
@@ -10,16 +10,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flows import codecs, topics
 from flows.pipeline import Reader
 from schemas import segments
+from tieout import ticks
 from tieout.governance import Command
 from tieout.period import micros
 
-__all__ = ["NAME", "PARTITION", "SCHEMA", "WAIVERS", "Command", "Recorded", "about", "between", "commands", "record", "subject"]
+__all__ = ["NAME", "PARTITION", "SCHEMA", "WAIVERS", "Command", "Recorded", "about", "are_ticks", "between", "commands", "record", "subject"]
 
+Mask = npt.NDArray[np.bool_]
 NAME: Final = topics.in_partition(topics.COMMANDS, 0)
 """The topic's one partition, as a token's positions name it."""
 WAIVERS: Final = f"{NAME}#waive"
@@ -28,7 +32,7 @@ PARTITION: Final = "partition"
 """The type of a subject that is a flow's partition."""
 SCHEMA: Final = "command"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_ROWS: Final = 1000
+_ROWS: Final = 10_000
 
 
 def subject(flow: str, partition: int) -> str:
@@ -70,11 +74,18 @@ def about(reader: Reader, start: int, end: int, kind: str, subject_type: str) ->
     return [found for found in between(reader, start, end) if found.command.kind == kind and found.command.subject_type == subject_type]
 
 
+def are_ticks(rows: pa.RecordBatch) -> Mask:
+    """Which of decoded rows are ticks."""
+    return pc.equal(rows["kind"].cast(pa.string()), ticks.KIND).to_numpy(zero_copy_only=False)
+
+
 def between(reader: Reader, start: int, end: int) -> Iterator[Recorded]:
     """The commands between two positions, in their order."""
     at = max(start, reader.start)
     while at < end:
         lot = reader.lot(at, _ROWS, end)
         decoded = codecs.own(SCHEMA).decode(lot.records["value"])
-        yield from map(Recorded, commands(decoded.batch), lot.records["timestamp"].to_numpy()[decoded.rows].tolist())
+        asked = ~are_ticks(decoded.batch)
+        stamps = lot.records["timestamp"].to_numpy()[decoded.rows[asked]].tolist()
+        yield from map(Recorded, commands(decoded.batch.filter(pa.array(asked))), stamps)
         at = lot.end

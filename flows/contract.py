@@ -8,7 +8,7 @@ commit over all partitions writes what it came to, token last. Source: docs/cont
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
@@ -23,6 +23,8 @@ from schemas import segments
 from sources.lot import Lot
 from tieout.lifecycle import Result
 
+IDLE_SECONDS: Final = 86_400.0
+"""Where only ticks come, so long after a commit the next one: what ordinary tools show as lag stays below a day of them."""
 TOKEN: Final = topics.state_topics(FLOW)[2]
 
 
@@ -40,6 +42,7 @@ class ContractCell:
     cells: int = 1
     on_commit: Callable[[Token, Result, Mapping[str, float]], None] | None = None
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
+    _committed_at: float = field(default_factory=time.monotonic, init=False)
 
     @classmethod
     def start(cls, place: Place, partitions: int, reference_partitions: int = 1) -> "ContractCell":
@@ -66,9 +69,11 @@ class ContractCell:
         self.log.close()
 
     def take(self, prepared: Prepared) -> None:
-        """Fold one lot and commit the interval; nothing where no command came."""
+        """Fold one lot and commit the interval; nothing where no command came, and for ticks alone once a day: they say nothing about contracts."""
         lot, decoded = prepared.lot, prepared.decoded
-        if not len(lot.positions):
+        asked = len(lot.positions) - int(command_records.are_ticks(decoded.batch).sum())
+        if not asked and (lot.end <= self.position or time.monotonic() - self._committed_at < IDLE_SECONDS):
+            self.input.position = lot.end
             return
         before = time.perf_counter()
         self.input.reference.advance()
@@ -79,7 +84,7 @@ class ContractCell:
         outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
         self.log.commit(token.sequence, outputs, token.positions, None)
-        self.token = token
+        self.token, self._committed_at = token, time.monotonic()
         if self.on_commit is not None:
             seconds = {"decode": prepared.seconds, "fold": folded - before, "encode": encoded - folded, "commit": time.perf_counter() - encoded}
             self.on_commit(token, result, seconds)

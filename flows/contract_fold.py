@@ -8,6 +8,8 @@ data that its token names, and counts must come out as the tokens have them. Sou
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from flows import codecs, command_records, reference_records, signing, topics
 from flows.pipeline import Place, Reader
 from flows.side_input import SideInput
@@ -57,11 +59,12 @@ class ContractFold:
         return self._until(self.commands.refresh())
 
     def fold(self, lot: Lot, decoded: Decoded) -> Result:
-        """Fold the next lot, with the reference data as it was last read."""
+        """Fold the next lot, with the reference data as it was last read. Ticks are no commands here: nobody counts them."""
         self.position = lot.end
-        stamps = lot.records["timestamp"].to_numpy()[decoded.rows].tolist()
-        positions = lot.positions[decoded.rows].tolist()
-        found = command_records.commands(decoded.batch)
+        asked = ~command_records.are_ticks(decoded.batch)
+        rows = decoded.rows[asked]
+        stamps, positions = lot.records["timestamp"].to_numpy()[rows].tolist(), lot.positions[rows].tolist()
+        found = command_records.commands(decoded.batch.filter(pa.array(asked)))
         result = self.state.step(map(Received, positions, stamps, found), self.book)
         result.counts["received"] += len(decoded.rejected)
         result.counts["rejected"] += len(decoded.rejected)

@@ -1,7 +1,7 @@
 """Topics in a folder: the place of a run without services."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from flows import topics
 from flows.pipeline import TopicSize
+from schemas import segments
 from schemas.catalog import Avro
 from sinks.files import PartitionWriter
 from sinks.ingress import partitions_of
@@ -33,6 +34,10 @@ class FileLog:
         return TopicReader(self.root, topic, self.partition)
 
     written = reader
+
+    def end(self, topic: str) -> int:
+        """The end of this partition of a topic now."""
+        return self.reader(topic).refresh()
 
     def own(self, topic: str, written: int, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """What is kept of a topic that only this flow writes; SourceError where the last ones are missing."""
@@ -73,6 +78,22 @@ class FileLog:
 
 
 @dataclass(frozen=True, slots=True)
+class FileHeads:
+    """The last records of a topic in a folder."""
+
+    readers: Sequence[TopicReader]
+    """By partition."""
+
+    def values(self) -> list[bytes | None]:
+        """The value of each partition's last record; None where it has none."""
+        found = [reader.read(max(reader.refresh() - 1, reader.start), 1)["value"] for reader in self.readers]
+        return [last[0].as_py() if len(last) else None for last in found]
+
+    def close(self) -> None:
+        """Files have nothing to close."""
+
+
+@dataclass(frozen=True, slots=True)
 class FilePlace:
     """A folder of topics."""
 
@@ -92,6 +113,11 @@ class FilePlace:
         return TopicReader(self.root, topic, partition)
 
     written = reader
+
+    def heads(self, topic: str) -> FileHeads | None:
+        """The last records of a topic that a flow writes by partition; None where nobody has written it."""
+        found = {int(path.parent.parent.name) for path in self.root.glob(f"*/[0-9][0-9][0-9][0-9]/*/{segments.name(topic)}")}
+        return FileHeads([self.reader(topic, partition) for partition in range(max(found) + 1)]) if found else None
 
     def partitions(self) -> int:
         """The number that the folder keeps."""

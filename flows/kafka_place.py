@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicParti
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flows import topics
+from flows.kafka_heads import KafkaHeads
 from flows.pipeline import TopicSize
 from schemas import segments
 from schemas.catalog import Avro
@@ -58,6 +59,10 @@ class KafkaLog:
         reader = self.place.written(topic, self.partition)
         self._readers.append(reader)
         return reader
+
+    def end(self, topic: str) -> int:
+        """The end of this partition of a topic now, records whose transaction is still open included."""
+        return self.place.ends(topic, self.partition)
 
     def own(self, topic: str, written: int, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """What is kept of a topic that only this flow writes, to its very end; SourceError where one is missing."""
@@ -290,6 +295,11 @@ class KafkaPlace:
     def written(self, topic: str, partition: int) -> kafka.TopicReader:
         """A reader of one partition in which no transaction stays open for long: its end is that of the last commit."""
         return _Written(self, topic, partition)
+
+    def heads(self, topic: str) -> KafkaHeads | None:
+        """The last records of a topic; None where there is no such topic."""
+        partitions = self.topics().get(topic, 0)
+        return KafkaHeads(self.settings, self.group_id, self.physical(topic), partitions) if partitions else None
 
     def stream(self, topic: str, partition: int, position: int, rows: int, seconds: float, *, headers: bool = False) -> kafka.Stream:
         """What comes to one partition from a position on; RetentionGap below the first position kept."""

@@ -129,13 +129,19 @@ def _wait_for(admin: AdminClient, names: Sequence[str]) -> None:
 def check(admin: AdminClient, prefix: str, limits: Limits) -> int:
     """The number of partitions of the usage flow's topics; SourceError as for ``check_all``."""
     _check_there(_partitions(admin), prefix, (*specs(limits), *WHOLE))
+    check_commands(admin, prefix)
+    partitions = check_all(admin, prefix, specs(limits))
+    check_room(admin, prefix + topics.USAGE, prefix + DEAD)
+    return partitions
+
+
+def check_commands(admin: AdminClient, prefix: str) -> int:
+    """The number of partitions of the commands, 1; SourceError as for ``check_all``, and where there are more."""
     whole = check_all(admin, prefix, WHOLE)
     if whole != 1:
         msg = f"{prefix}{topics.COMMANDS} has {whole} partitions; commands have one order, make the topic anew with one partition"
         raise SourceError(msg)
-    partitions = check_all(admin, prefix, specs(limits))
-    check_room(admin, prefix + topics.USAGE, prefix + DEAD)
-    return partitions
+    return whole
 
 
 def _check_there(have: Mapping[str, int], prefix: str, wanted: Sequence[TopicSpec]) -> None:

@@ -100,11 +100,11 @@ REPRICING_SLICES: Final = Metric(
 )
 CLOCK: Final = Metric(
     "tieout_clock_seconds", "gauge", "unix seconds", _PARTITION,
-    "The partition's clock; missing until a row has set it.", _COMMITTED,
+    "The partition's clock; missing until a row or a tick has set it.", _COMMITTED,
 )
 CLOCK_AGE: Final = Metric(
     "tieout_clock_age_seconds", "gauge", "seconds", _PARTITION,
-    "How far the partition's clock is behind the wall clock; missing until a row has set it.", _SCRAPE,
+    "How far the partition's clock is behind the wall clock; missing until a row or a tick has set it.", _SCRAPE,
 )
 LAG: Final = Metric(
     "tieout_input_lag_records", "gauge", "records", _PARTITION,

@@ -4,7 +4,7 @@ A partition's input is read in lots, prepared without state (decode), and folded
 cell. Fence and restore have happened when a pipeline exists: its sources begin where the cells' tokens say.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -55,6 +55,9 @@ class Log(Protocol):
     def written(self, topic: str) -> Reader:
         """A reader of this partition of a topic that only this flow writes: its end is that of the last commit."""
 
+    def end(self, topic: str) -> int:
+        """The end of this partition of a topic now, records whose transaction is still open included."""
+
     def own(self, topic: str, written: int, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """What is kept of the ``written`` records of a topic that only this flow writes, from number ``start`` on.
 
@@ -74,6 +77,16 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Give the partition up."""
+
+
+class Heads(Protocol):
+    """All partitions of a topic, by their last records."""
+
+    def values(self) -> Sequence[bytes | None]:
+        """The value of each partition's last committed record; None where none has been seen."""
+
+    def close(self) -> None:
+        """Let the clients go."""
 
 
 class TopicSize(NamedTuple):
@@ -101,6 +114,9 @@ class Place(Protocol):
 
     def written(self, topic: str, partition: int) -> Reader:
         """The same of a partition in which no transaction stays open for long: its end is that of the last commit."""
+
+    def heads(self, topic: str) -> Heads | None:
+        """The last records of a topic; None where there is no such topic."""
 
     def partitions(self) -> int:
         """How many partitions the topics about a customer have."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import codecs, command_records, pause, topics, usage
+from flows import codecs, command_records, pause, tick_topic, topics, usage
 from flows import token as tokens
 from flows.authority import Authority
 from flows.file_place import FilePlace
+from flows.pipeline import Reader
 from flows.rated_runs import RatedRuns
 from flows.token import Token
 from flows.usage_records import FLOW, outputs
@@ -19,6 +20,7 @@ from schemas import segments
 from sources.files import TopicReader
 from sources.lot import Lot
 from tieout.exception_queue import HOLD, WAIVE
+from tieout.usage import NO_CLOCK
 from tieout.usage_stage import Limits, Result, UsageState
 
 
@@ -68,14 +70,21 @@ def replay(root: Path, partition: int, limits: Limits, rows: int) -> Iterator[Re
         read, until = (at.positions.get(command_records.WAIVERS, 0) for at in (before, token))
         asked = command_records.about(commands, read, until, WAIVE, HOLD)
         waived = pause.waived(authority, asked, token.positions)[0] if asked else frozenset()
+        tick = _tick(commands, before, token)
         results: list[Result] = []
         end = token.positions[topics.USAGE]
         for lot in _lots(readers[topics.USAGE], before.positions.get(topics.USAGE, 0), end, rows):
-            results.append(fold.step(usage.prepare(decoder, lot), versions, waived, ends_interval=lot.end >= end, slices=token.counts["slices"] > 0 and not results))
+            results.append(fold.step(usage.prepare(decoder, lot), versions, waived, tick, ends_interval=lot.end >= end, slices=token.counts["slices"] > 0 and not results))
             rated.end += results[-1].rated.num_rows
-            versions, waived = [], frozenset()
+            versions, waived, tick = [], frozenset(), NO_CLOCK
         yield _compared(fold, token, results)
         before = token
+
+
+def _tick(commands: Reader, before: Token, token: Token) -> int:
+    """The tick that counted in an interval, by how far the token says that ticks have."""
+    found = tick_topic.newest(commands, before.positions.get(tick_topic.NAME, 0), token.positions.get(tick_topic.NAME, 0))
+    return NO_CLOCK if found is None else found.instant
 
 
 def _compared(fold: usage.UsageFold, token: Token, results: list[Result]) -> Replayed:

@@ -28,7 +28,7 @@ def rescale(place: KafkaPlace, flow: str, partitions: int, cells: int) -> int:
         for log, token in zip(logs, last, strict=True):
             following = _following(token, generation, cells)
             record = segments.records(pa.array([tokens.encode(following)], pa.large_binary()), None, np.array([following.clock]))
-            log.commit(following.sequence, {topic: record}, following.positions, None)
+            log.commit(following.sequence, {topic: record}, following.read(), None)
     finally:
         for log in logs:
             log.close()

@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import contract, contract_outputs, route, route_records, topics, usage, usage_records
+from flows import contract, contract_outputs, route, route_records, ticker, topics, usage, usage_records
 from sources import kafka
 from sources.errors import SourceError
 
@@ -33,6 +33,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         topics.EXCEPTIONS: _WRITE,
         usage_records.DEAD: _WRITE,
         topics.DLQ_PROGRESS: _LOOK,
+        route.TOKEN: _READ,
         usage.STATE: _READ | _WRITE | {AclOperation.DELETE},
         usage.SEEN: _READ | _WRITE | {AclOperation.DELETE},
         usage.TOKEN: _READ | _WRITE,
@@ -40,6 +41,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
     route_records.FLOW: {
         topics.RAW: _READ,
         topics.REFERENCE: _READ,
+        topics.COMMANDS: _READ,
         topics.USAGE: _WRITE,
         route_records.DEAD: _WRITE,
         route.TOKEN: _READ | _WRITE,
@@ -52,6 +54,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         contract_outputs.DEAD: _WRITE,
         contract.TOKEN: _READ | _WRITE,
     },
+    ticker.NAME: {topics.COMMANDS: _READ | _WRITE},
 }
 
 

@@ -5,7 +5,8 @@ dead letters. Nothing is kept from row to row: a ``RouteCell`` fences its partit
 routes and commits lot by lot, each commit one transaction over all the partitions that it writes to, token last. The
 token says how many records went to each of them, so that a reader there can tell when it has read all of an interval.
 Which customer an alias means is decided by the event's time and by the reference data known when the interval began;
-what has been routed is not moved by what becomes known later. Source: docs/architecture.md (route).
+what has been routed is not moved by what becomes known later. A partition to which nothing comes is moved by ticks: its
+token's clock tells the usage flow how far ticks may count there. Source: docs/architecture.md (route).
 """
 
 import time
@@ -16,13 +17,15 @@ from typing import Final
 import pyarrow as pa
 
 from flows import cells as sharing
-from flows import dead_letters, route_records, topics
+from flows import dead_letters, route_records, tick_topic, topics
 from flows import token as tokens
 from flows.pipeline import Log, Place, Prepared
 from flows.route_records import DEAD, FLOW, Routed
 from flows.route_reference import Reference
+from flows.tick_topic import PartitionTicks, TickTopic
 from flows.token import Token
 from schemas import segments
+from tieout.ticks import Tick
 
 TOKEN: Final = topics.state_topics(FLOW)[2]
 FATES: Final = ("routed", "rejected")
@@ -35,6 +38,7 @@ class RouteCell:
     partition: int
     log: Log
     reference: Reference
+    ticks: PartitionTicks
     partitions: int
     token: Token
     generation: int = 1
@@ -43,7 +47,7 @@ class RouteCell:
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
 
     @classmethod
-    def start(cls, place: Place, partition: int, reference: Reference, partitions: int) -> "RouteCell":
+    def start(cls, place: Place, partition: int, reference: Reference, ticks: TickTopic, partitions: int) -> "RouteCell":
         """Fence, then take up the last token."""
         log = place.fence(FLOW, partition)
         try:
@@ -52,39 +56,48 @@ class RouteCell:
         except BaseException:
             log.close()
             raise
-        return cls(partition, log, reference, partitions, token)
+        return cls(partition, log, reference, PartitionTicks(ticks, lambda: log.end(topics.RAW)), partitions, token)
 
     @property
     def position(self) -> int:
         """The next raw record to read."""
         return self.token.positions.get(topics.RAW, 0)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a tick counts now."""
+        return self.ticks.due
+
     def close(self) -> None:
         """Give the partition up."""
         self.log.close()
         self.reference.close()
+        self.ticks.close()
 
     def take(self, prepared: Prepared) -> None:
-        """Route one lot and commit the interval; nothing where no usage came."""
+        """Route one lot and commit the interval; nothing where no usage came and no tick moves the clock."""
         lot = prepared.lot
-        if not len(lot.positions):
+        tick = self.ticks.before(lot, self.token.positions.get(tick_topic.NAME, 0), self.token.clock)
+        self.ticks.read(lot.end)
+        if not len(lot.positions) and tick is None:
             return
         before = time.perf_counter()
         self.reference.advance()
-        routed = route_records.route(prepared, self.reference.aliases, self.token.clock, self.partitions)
+        clock = self.token.clock if tick is None else tick.instant
+        routed = route_records.route(prepared, self.reference.aliases, clock, self.partitions)
         folded = time.perf_counter()
         letters = dead_letters.records(routed.dead_letters, topics.RAW, self.partition, FLOW, lambda _: lot)
         outputs = routed.outputs() | {DEAD: letters}
-        token = self._next_token(routed, letters, lot.end)
+        token = self._next_token(routed, letters, lot.end, tick)
         outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
-        self.log.commit(token.sequence, outputs, token.positions, None)
+        self.log.commit(token.sequence, outputs, token.read(), None)
         self.token = token
         if self.on_commit is not None:
             seconds = {"decode": prepared.seconds, "fold": folded - before, "encode": encoded - folded, "commit": time.perf_counter() - encoded}
             self.on_commit(token, routed, seconds)
 
-    def _next_token(self, routed: Routed, letters: pa.RecordBatch, end: int) -> Token:
+    def _next_token(self, routed: Routed, letters: pa.RecordBatch, end: int, tick: Tick | None) -> Token:
         rejected = len(routed.dead_letters)
         counts = {"received": routed.received, "routed": routed.records.num_rows, "rejected": rejected}
         written = dict(self.token.written)
@@ -94,12 +107,17 @@ class RouteCell:
                 written[name] = written.get(name, 0) + count
         token = Token(
             FLOW, self.partition, self.token.sequence + 1, self.generation, self.cells,
-            positions=self.reference.positions | {topics.RAW: end}, written=written, clock=routed.clock, counts=counts,
+            positions=self._positions(end, tick), written=written, clock=routed.clock, counts=counts,
             totals={name: self.token.totals.get(name, 0) + count for name, count in counts.items()},
             digests=_digests(routed.records, letters),
             previous_chain=self.token.chain,
         )
         return replace(token, chain=token.linked())
+
+    def _positions(self, end: int, tick: Tick | None) -> dict[str, int]:
+        """What has been read: raw usage, reference data, and ticks as far as they have counted."""
+        counted = self.token.positions.get(tick_topic.NAME) if tick is None else tick.position
+        return self.reference.positions | {topics.RAW: end} | ({} if counted is None else {tick_topic.NAME: counted})
 
 
 def _digests(routed: pa.RecordBatch, letters: pa.RecordBatch) -> dict[str, str]:
@@ -110,7 +128,8 @@ def _digests(routed: pa.RecordBatch, letters: pa.RecordBatch) -> dict[str, str]:
 
 def start_cells(place: Place, partitions: Sequence[int], reference: Reference, targets: int) -> dict[int, RouteCell]:
     """Fence partitions, all at once, and read the reference data; where one fails, all are given up."""
-    started = sharing.start_all(partitions, lambda partition: RouteCell.start(place, partition, reference, targets))
+    ticks = TickTopic.of(place)
+    started = sharing.start_all(partitions, lambda partition: RouteCell.start(place, partition, reference, ticks, targets))
     try:
         reference.advance()
         for cell in started.values():

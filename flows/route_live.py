@@ -22,4 +22,8 @@ def _interval(_: RouteCell, routed: Routed, seconds: Mapping[str, float]) -> Int
     return Interval(Counter(letter.reason for letter in routed.dead_letters), {}, {}, seconds)
 
 
-ROUTE: Final = LiveFlow(FLOW, topics.RAW, route.FATES, _start, _interval, headers=True)
+def _unfinished(cell: RouteCell) -> bool:
+    return cell.unfinished
+
+
+ROUTE: Final = LiveFlow(FLOW, topics.RAW, route.FATES, _start, _interval, unfinished=_unfinished, headers=True)

@@ -32,13 +32,13 @@ def specs(limits: Limits) -> tuple[TopicSpec, ...]:
 def create(admin: AdminClient, prefix: str, partitions: int, replication: int, limits: Limits) -> list[str]:
     """Make the topics that are missing; their names. SourceError where the broker refuses."""
     made = kafka_topics.create_all(admin, prefix, specs(limits), partitions, replication)
-    return made + kafka_topics.create_all(admin, prefix, REFERENCE, 1, replication)
+    return made + kafka_topics.create_all(admin, prefix, (*REFERENCE, *kafka_topics.WHOLE), 1, replication)
 
 
 def check(admin: AdminClient, prefix: str, limits: Limits) -> int:
     """The number of partitions of raw usage; SourceError as for ``kafka_topics.check_all``, for the usage topic too."""
     usage = [spec for spec in kafka_topics.specs(limits) if spec.name == topics.USAGE]
-    for chosen in (usage, REFERENCE):
+    for chosen in (usage, REFERENCE, kafka_topics.WHOLE):
         kafka_topics.check_all(admin, prefix, chosen)
     partitions = kafka_topics.check_all(admin, prefix, specs(limits))
     for onto in (topics.USAGE, DEAD):

@@ -53,6 +53,10 @@ class Token:
         """What it says, by name; its maps are its own, not copies."""
         return {name: getattr(self, name) for name in _NAMES}
 
+    def read(self) -> dict[str, int]:
+        """Its positions but for those of topics that are read now and then only: what they have more is no lag."""
+        return {name: position for name, position in self.positions.items() if "#" not in name}
+
     def linked(self) -> str:
         """The chain that these figures give."""
         figures = {name: value for name, value in self.figures().items() if name != "chain"}

@@ -46,8 +46,8 @@ def in_partition(topic: str, partition: int) -> str:
 
 
 def placed(name: str, partition: int) -> tuple[str, int]:
-    """The topic and the partition of such a name; a topic's own name means the given partition."""
-    topic, slash, number = name.partition("/")
+    """The topic and the partition of such a name, whatever it is read for (behind a ``#``); a topic's own name means the given partition."""
+    topic, slash, number = name.partition("#")[0].partition("/")
     return topic, int(number) if slash else partition
 
 

@@ -1,6 +1,6 @@
 """The usage flow: usage events in, rated usage, holds, dead letters and exceptions out, exactly once.
 
-One ``UsageCell`` owns a partition: it fences it, restores it from its own topics, reads contract versions at the
+One ``UsageCell`` owns a partition: it fences it, restores it from its own topics, reads contract versions and ticks at the
 start of each interval, folds the interval's batch and commits everything it changed at once, token last. A cell whose
 commit failed is thrown away; the next start restores. Source: docs/architecture.md (recovery), docs/semantics.md.
 """
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from flows import cells as sharing
-from flows import codecs, command_records, pause, topics, usage_records, usage_state
+from flows import codecs, command_records, pause, tick_topic, topics, usage_records, usage_state
 from flows import token as tokens
 from flows.authority import Authority
 from flows.contract_records import KeptRecords
@@ -25,6 +25,7 @@ from flows.originals import neighbours
 from flows.pause import Gate, PartitionPaused, Pause
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
 from flows.rated_runs import RatedRuns
+from flows.tick_topic import PartitionTicks, TickTopic
 from flows.token import Token
 from flows.usage_records import DEAD, FLOW
 from schemas import segments
@@ -40,6 +41,7 @@ from tieout.dedup import Seen
 from tieout.ids import EventKey
 from tieout.rating.history import Known
 from tieout.rejection import Rejects
+from tieout.ticks import Tick
 from tieout.usage import NO_CLOCK, Rejected
 from tieout.usage_stage import Limits, Result, UsageBatch, UsageState, step
 
@@ -50,6 +52,8 @@ CONTRACT_ROWS: Final = 8_000
 """Contract versions that are columns at a time: one takes some fifty times an event's memory."""
 IDLE_SECONDS: Final = 86_400.0
 """A partition without usage commits at least so often where only marks of transactions came: its position must not fall below retention."""
+FEEDING: Final = "route"
+"""The flow whose outputs are this one's input, where an installation has it."""
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
 
 
@@ -70,7 +74,7 @@ class UsageSource:
     @property
     def ended(self) -> bool:
         """Whether the end is reached; not before one lot, be it empty, so that contracts count."""
-        return self._looked and self._cell.position >= self._end and self._cell.paused is None and not self._cell.reprices
+        return self._looked and self._cell.position >= self._end and self._cell.paused is None and not self._cell.unfinished
 
     @property
     def stuck(self) -> str | None:
@@ -87,7 +91,7 @@ class UsageSource:
             return None
         if self._cell.paused is not None:
             return pause.nothing_at(self._cell.position)
-        if self._position >= self._end and self._cell.position >= self._end and self._cell.reprices:
+        if self._position >= self._end and self._cell.position >= self._end and self._cell.unfinished:
             return pause.nothing_at(self._cell.position)
         if self._position >= self._end > self._cell.position:
             return None  # all is read, the last lot is still to be folded
@@ -135,16 +139,17 @@ class UsageFold:
             start = lot.end
 
     def step(
-        self, prepared: Prepared, versions: Iterable[ContractBatch], waived: frozenset[str] = frozenset(), *, ends_interval: bool = True, slices: bool = True,
+        self, prepared: Prepared, versions: Iterable[ContractBatch], waived: frozenset[str] = frozenset(), tick: int = NO_CLOCK, *,
+        ends_interval: bool = True, slices: bool = True,
     ) -> Result:
-        """Fold one lot, after the versions, the waived holds and, where they are due, the slices of re-pricing."""
+        """Fold one lot, after a tick, the versions, the waived holds and, where they are due, the slices of re-pricing."""
         found = self.rated.slices(self.state.jobs) if slices else []
         taken = self.state.take(versions)
         lot, decoded = prepared.lot, prepared.decoded
         undecodable = [Rejected(r.row, r.reason, r.message, r.path) for r in decoded.rejected]
         batch = UsageBatch(
             lot.positions, decoded.batch, decoded.rows, lot.records["timestamp"].to_numpy(), lot.records["value"],
-            undecodable, self._originals(decoded.batch), waived, found, ends_interval,
+            undecodable, self._originals(decoded.batch), waived, found, tick, ends_interval,
         )
         return step(self.state, batch, taken)
 
@@ -173,11 +178,12 @@ class UsageFold:
         return find
 
 
-class _Waived(NamedTuple):
-    """Holds that somebody has waived, and how far commands and reference data have been read for them."""
+class _Asked(NamedTuple):
+    """What the commands say for an interval: holds that somebody has waived, the tick that moves the clock, and how far both were read."""
 
-    holds: frozenset[str]
-    position: dict[str, int]
+    waived: frozenset[str]
+    tick: Tick | None
+    positions: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -189,6 +195,7 @@ class UsageCell:
     fold: UsageFold
     files: SeenFiles
     gate: Gate
+    ticks: PartitionTicks
     token: Token
     generation: int = 1
     cells: int = 1
@@ -196,16 +203,18 @@ class UsageCell:
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
     _delta_bytes: int = field(default=0, init=False)
     _full_bytes: int = field(default=0, init=False)
+    _waivers_read: int = field(default=0, init=False)
     _committed_at: float = field(default_factory=time.monotonic, init=False)
 
     @classmethod
-    def start(cls, place: Place, partition: int, limits: Limits, cache: Path | None = None) -> "UsageCell":
-        """Fence, then restore; the usage position to go on from is in the token. ``cache`` spares reading, it is never the truth."""
+    def start(cls, place: Place, partition: int, limits: Limits, ticks: TickTopic, cache: Path | None = None) -> "UsageCell":
+        """Fence, then restore; the usage position to go on from is in the token. ``ticks`` are shared with others; ``cache`` spares reading, it is never the truth."""
         log = place.fence(FLOW, partition)
         files = SeenFiles.open(None if cache is None else cache / FLOW / f"{partition:04d}")
         try:
             gate = Gate(FLOW, partition, place.reader(topics.COMMANDS, 0), Authority(place))
-            cell = cls(partition, log, UsageFold.of(partition, log, limits), files, gate, Token(FLOW, partition, 0))
+            mine = PartitionTicks(ticks, lambda: log.end(topics.USAGE))
+            cell = cls(partition, log, UsageFold.of(partition, log, limits), files, gate, mine, Token(FLOW, partition, 0))
             cell.fold.state.rejects = Rejects()
             cell.fold.state.seen = Seen(limits.horizon, files)
             cell._restore()
@@ -221,9 +230,9 @@ class UsageCell:
         return self.token.positions.get(topics.USAGE, 0)
 
     @property
-    def reprices(self) -> bool:
-        """Whether events priced before are still to be looked at, because of versions that came late."""
-        return bool(self.fold.state.jobs.queue)
+    def unfinished(self) -> bool:
+        """Whether there is work without input: events priced before are to be looked at because of versions that came late, or a tick counts now."""
+        return bool(self.fold.state.jobs.queue) or self.ticks.due
 
     @property
     def paused(self) -> Pause | None:
@@ -236,6 +245,7 @@ class UsageCell:
         self.files.close()
         self.gate.authority.close()
         self.log.close()
+        self.ticks.close()
 
     def _restore(self) -> None:
         found = self.log.last(TOKEN)
@@ -322,29 +332,38 @@ class UsageCell:
         end = self.fold.contracts.refresh()
         start = self.token.positions.get(topics.CONTRACTS, self.fold.contracts.start)
         moved = prepared.lot.end > self.position and time.monotonic() - self._committed_at >= IDLE_SECONDS
-        waived = self._waived()
-        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved and not self.reprices and not waived.holds:
+        asked = self._asked(prepared.lot)
+        due = bool(self.fold.state.jobs.queue) or asked.tick is not None or bool(asked.waived)
+        if end <= start and not len(prepared.lot.positions) and commands_end is None and not moved and not due:
+            self.ticks.read(prepared.lot.end)
             return
         before = time.perf_counter()
+        tick = NO_CLOCK if asked.tick is None else asked.tick.instant
         if end > start:
             with _without_collecting():
-                result = self.fold.step(prepared, self.fold.versions(start, end), waived.holds)
+                result = self.fold.step(prepared, self.fold.versions(start, end), asked.waived, tick)
         else:
-            result = self.fold.step(prepared, (), waived.holds)
-        positions = self._positions(prepared.lot, result.counts.received, max(start, end), commands_end) | waived.position
+            result = self.fold.step(prepared, (), asked.waived, tick)
+        positions = self._positions(prepared.lot, result.counts.received, max(start, end), commands_end) | asked.positions
         self._commit(prepared.lot, result, positions, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
         if result.counts.received < len(prepared.lot.positions):
             self.gate.lots.appendleft(pause.rest_of(prepared, result.counts.received))
+        else:
+            self.ticks.read(prepared.lot.end)
 
-    def _waived(self) -> "_Waived":
-        """The holds waived since they were last looked for; nobody looks where no event waits."""
+    def _asked(self, lot: Lot) -> "_Asked":
+        """What the commands say that has not counted yet. Where no event waits, none can have been waived before a tick that counts."""
+        tick = self.ticks.before(lot, self.token.positions.get(tick_topic.NAME, 0), self.fold.state.clock)
+        positions = {} if tick is None else {tick_topic.NAME: tick.position}
+        start = max(self.token.positions.get(command_records.WAIVERS, 0), self._waivers_read)
         if not self.fold.state.waiting.count:
-            return _Waived(frozenset(), {})
-        start, end = self.token.positions.get(command_records.WAIVERS, 0), self.gate.commands.refresh()
+            return _Asked(frozenset(), tick, positions if tick is None else positions | {command_records.WAIVERS: max(start, tick.position)})
+        end = self.gate.commands.refresh()
         if end <= start:
-            return _Waived(frozenset(), {})
+            return _Asked(frozenset(), tick, positions)
+        self._waivers_read = end
         holds, read = self.gate.waived(start, end)
-        return _Waived(holds, {command_records.WAIVERS: end} | read)
+        return _Asked(holds, tick, positions | {command_records.WAIVERS: end} | read)
 
     def _positions(self, lot: Lot, taken: int, contracts_end: int, commands_end: int | None) -> dict[str, int]:
         """Where the next interval goes on, after so many rows of a lot."""
@@ -370,7 +389,7 @@ class UsageCell:
         token = self._next_token(positions, result, sequence, outputs)
         outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
-        own = {topic: position for topic, position in positions.items() if not topic.startswith((topics.COMMANDS, topics.REFERENCE))}  # read now and then only: no lag
+        own = {name: position for name, position in token.read().items() if not name.startswith((topics.COMMANDS, topics.REFERENCE))}  # read now and then only: no lag
         self.log.commit(sequence, outputs, own, STATE if full else None)
         self.token, self._committed_at = token, time.monotonic()
         if outputs[SEEN].num_rows:
@@ -399,8 +418,13 @@ class UsageCell:
 
 
 def start_cells(place: Place, partitions: Sequence[int], limits: Limits, cache: Path | None = None) -> dict[int, UsageCell]:
-    """Fence and restore partitions."""
-    return sharing.start_all(partitions, lambda partition: UsageCell.start(place, partition, limits, cache))
+    """Fence and restore partitions; where the route flow has topics, it feeds them."""
+    ticks = TickTopic.of(place, FEEDING)
+    try:
+        return sharing.start_all(partitions, lambda partition: UsageCell.start(place, partition, limits, ticks, cache))
+    except BaseException:
+        ticks.close()
+        raise
 
 
 def pipeline(place: Place, partitions: Sequence[int], *, limits: Limits | None = None, rows: int = ROWS) -> Pipeline:

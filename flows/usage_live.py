@@ -180,7 +180,7 @@ def _paused(cell: UsageCell) -> Pause | None:
 
 
 def _unfinished(cell: UsageCell) -> bool:
-    return cell.reprices
+    return cell.unfinished
 
 
 def _start(place: KafkaPlace, partitions: Sequence[int], live: Live) -> dict[int, UsageCell]:

@@ -159,7 +159,7 @@ def _frame_ids(values: pa.Array) -> I64:
 
 def _distinct(number: I64) -> list[int]:
     """The numbers that occur, rising: nearly always one or two, so they are struck out one by one and nothing is sorted."""
-    found = []
+    found: list[int] = []
     while len(number) and len(found) < _FEW:
         found.append(int(number[0]))
         number = number[number != found[-1]]

@@ -20,7 +20,7 @@ from tieout.rating.rater import Application, Change
 from tieout.rating.tariff import INACTIVE, Tariff
 from tieout.repricing_jobs import Slice
 from tieout.stage import Counts, DeadLetter, FinancialException
-from tieout.usage import Rejected, UsageEvent
+from tieout.usage import NO_CLOCK, Rejected, UsageEvent
 from tieout.usage_state import Entry, UsageState
 
 I64 = npt.NDArray[np.int64]
@@ -44,6 +44,8 @@ class UsageBatch:
     """Holds that somebody has waived, by their ids; those of other partitions among them."""
     slices: Sequence[Slice] = ()
     """What the first re-pricing jobs look at, before the rows."""
+    tick: int = NO_CLOCK
+    """The instant of a tick that counts before the first row."""
     ends_interval: bool = True
     """Whether what falls due by the clock alone (overdue holds, levels that open a period) is looked at after it."""
 

@@ -70,6 +70,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
 
     Where a row pauses the partition, the batch ends with it: ``counts.received`` is how many rows were taken.
     """
+    state.clock = max(state.clock, batch.tick)
     batch, (kept, clock, rejected) = _until_paused(state, batch, _admitted(state, batch))
     rows = batch.rows[kept]
     counts = Counts(received=batch.size)

@@ -1,4 +1,4 @@
-"""``tieout dev``: broker, schema registry, the usage and the contract flow, and a seeded load, in one terminal, without containers.
+"""``tieout dev``: broker, schema registry, the usage and the contract flow, the ticker and a seeded load, in one terminal, without containers.
 
 Everything listens on the loopback address and ends with this command, in the reverse order of its start; data and logs
 stay in the folder, and the next run goes on with them. The load comes in rounds that are never the same events again.
@@ -27,6 +27,7 @@ from flows.stack.errors import StackError
 from flows.stack.flow import ContractFlow, UsageFlow
 from flows.stack.process import Part
 from flows.stack.registry import Registry
+from flows.stack.ticker import Ticker
 from schemas.registry import Registry as RegistryClient
 from sinks.errors import CommitUnknown
 from sources.errors import SourceError
@@ -79,9 +80,10 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
         publish.contracts(KafkaIngress(place), generate.contracts(options.seed, options.customers), partitions, "dev")
         flow = UsageFlow(root / "usage", broker.bootstrap, registry.url, lock)
         contract = ContractFlow(root / "contract", broker.bootstrap, registry.url, lock)
-        _start(flow, parts)
-        _start(contract, parts)
-        addresses = (broker.bootstrap, registry.url, f"http://{flow.address}/metrics", f"http://{contract.address}/metrics")
+        ticker = Ticker(root / "ticker", broker.bootstrap, registry.url, lock)
+        for part in (flow, contract, ticker):
+            _start(part, parts)
+        addresses = (broker.bootstrap, registry.url, *(f"http://{part.address}/metrics" for part in (flow, contract, ticker)))
         rows = [{"part": part.name, "address": where, "process": str(part.pid), "log": str(part.log)} for part, where in zip(parts, addresses, strict=True)]
         output.show(rows, options.output)
         sys.stdout.flush()

@@ -6,18 +6,21 @@ from pathlib import Path
 
 from flows import bytewax_engine, contract, local_engine, output, usage
 from flows.cli import CommandError
-from flows.commands import files, run_kafka
+from flows.commands import files, run_kafka, run_ticker
 from flows.commands.summary import counts, report_of, totals
 from flows.contract import ContractCell
 from flows.contract_outputs import FLOW as CONTRACT
 from flows.file_place import FilePlace
 from flows.report import render
+from flows.ticker import NAME as TICKER
 from flows.usage import FLOW, UsageCell, UsageSource
 from tieout.lifecycle import FATES
 
 
 def run(options: argparse.Namespace) -> int:
     """Run and print what it came to."""
+    if options.flow == TICKER:
+        return run_ticker.run(options)
     if options.bootstrap is not None:
         return run_kafka.run(options)
     if options.flow not in (FLOW, CONTRACT):

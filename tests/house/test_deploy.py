@@ -56,7 +56,7 @@ def test_every_manifest_has_the_fields_that_kubernetes_knows_and_no_other(versio
     checked = [name for name, manifest in MANIFESTS.items() if manifest["kind"] != "ServiceMonitor"]
     for name in checked:
         kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
-    assert sorted(checked) == ["configmap", "contract-deployment", "contract-service", "poddisruptionbudget", "service", "statefulset"]
+    assert sorted(checked) == ["configmap", "contract-deployment", "contract-service", "poddisruptionbudget", "service", "statefulset", "ticker"]
     misspelt = MANIFESTS["service"] | {"spec": MANIFESTS["service"]["spec"] | {"clusterIp": "None"}}
     with pytest.raises(kubernetes_validate.ValidationError, match="clusterIp"):
         kubernetes_validate.validate(misspelt, version, strict=True)
@@ -64,7 +64,8 @@ def test_every_manifest_has_the_fields_that_kubernetes_knows_and_no_other(versio
 
 def test_selectors_match_the_labels_that_they_mean():
     labels, service = POD["metadata"]["labels"], MANIFESTS["service"]
-    assert {manifest["metadata"]["name"] for name, manifest in MANIFESTS.items() if not name.startswith("contract-")} == {"tieout-usage"}
+    usage = {manifest["metadata"]["name"] for name, manifest in MANIFESTS.items() if not name.startswith(("contract-", "ticker"))}
+    assert usage == {"tieout-usage"}
     assert MANIFESTS["statefulset"]["spec"]["selector"]["matchLabels"] == labels
     assert MANIFESTS["poddisruptionbudget"]["spec"]["selector"]["matchLabels"] == labels
     assert service["spec"]["selector"] == labels
@@ -151,6 +152,30 @@ def test_a_pod_has_no_more_rights_than_it_needs():
     assert container == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     assert POD["spec"]["automountServiceAccountToken"] is False
     assert CELL["resources"]["limits"]["memory"]
+
+
+def test_the_ticker_runs_once_is_told_the_same_settings_as_the_cells_and_may_do_no_more():
+    manifest = MANIFESTS["ticker"]
+    pod = manifest["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    assert (manifest["kind"], manifest["spec"]["replicas"], manifest["spec"]["strategy"]) == ("Deployment", 1, {"type": "Recreate"})
+    assert manifest["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"] != POD["metadata"]["labels"]
+    settings = MANIFESTS["configmap"]["data"]
+    script = container["command"][2].removeprefix("exec tieout ")
+    for name in ("BOOTSTRAP", "REGISTRY"):
+        script = script.replace(f"${name}", settings[name])
+    assert container["command"][:2] == ["/bin/sh", "-c"]
+    options, cells = options_of(shlex.split(script)), options_of(COMPOSE["services"]["ticker"]["command"])
+    assert (options.command, options.flow, cells.command, cells.flow) == ("run", "ticker", "run", "ticker")
+    assert (options.bootstrap, options.registry) == (settings["BOOTSTRAP"], settings["REGISTRY"])
+    assert options.health_address == cells.health_address == f"0.0.0.0:{HEALTH_PORT}"
+    assert container["env"] == [entry for entry in CELL["env"] if entry["name"] in {"BOOTSTRAP", "REGISTRY"}]
+    assert [probe["httpGet"] for probe in (container["startupProbe"], container["livenessProbe"])] == [{"path": "/live", "port": "health"}] * 2
+    assert container["volumeMounts"] == [mount for mount in CELL["volumeMounts"] if mount["name"] != "cache"]
+    assert pod["spec"]["volumes"] == POD["spec"]["volumes"]
+    assert (container["image"], container["securityContext"]) == (CELL["image"], CELL["securityContext"])
+    assert pod["spec"]["securityContext"].items() <= POD["spec"]["securityContext"].items()
+    assert pod["spec"]["automountServiceAccountToken"] is False
 
 
 # The image and compose

@@ -15,7 +15,7 @@ from flows import topics
 from flows.stack import loopback
 from tests.kafka.conftest import ROOT
 
-PARTS = ["Kafka", "The schema registry", "The usage flow", "The contract flow"]
+PARTS = ["Kafka", "The schema registry", "The usage flow", "The contract flow", "The ticker"]
 
 
 @contextmanager
@@ -67,13 +67,14 @@ def test_one_command_starts_everything_prices_usage_goes_on_with_its_data_and_en
     folder = tmp_path / "dev"
     with dev(folder, "--rate", "400", "--partitions", "2", "--customers", "20") as (process, rows):
         assert [row["part"] for row in rows] == PARTS
-        kafka, registry, flow, contract = rows
+        kafka, registry, flow, contract, ticker = rows
         values = rated(kafka["address"], 100)
         ids = {int.from_bytes(value[1:5]) for value in values}
         assert ids == {SchemaRegistryClient({"url": registry["address"]}).get_latest_version(f"{topics.RATED}-value").schema_id}
         assert 'tieout_partition_restored{flow="contract",partition="0"} 1.0' in loopback.get(port_of(contract), "/metrics")
         before = counted(flow)
         assert before["priced"] >= 100
+        assert json.loads(loopback.get(port_of(ticker), "/health"))["live"]
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert not any(loopback.open_at(port_of(row)) for row in rows)
