@@ -194,7 +194,7 @@ class ContractColumns:
         if not len(known):
             return out
         c, t = contract[known], time[known]
-        own = self._contracts.rows[c, :2].astype(np.int64)
+        own = self._contracts.rows.take(c, axis=0).astype(np.int64)
         first, count = own[:, 0], own[:, 1]
         lines = self._intervals.rows
         low, high = first, first + count  # the last interval that starts at or before t, by halving
@@ -203,7 +203,7 @@ class ContractColumns:
             inside = low < high
             right = inside & (lines[np.minimum(middle, len(lines) - 1), 0] <= t)
             low, high = np.where(right, middle + 1, low), np.where(inside & ~right, middle, high)
-        line = lines[np.maximum(low - 1, first)]
+        line = lines.take(np.maximum(low - 1, first), axis=0)
         out[known] = np.where((low > first) & (line[:, 1] > t), line[:, 2], NO_CONTRACT)
         return out
 

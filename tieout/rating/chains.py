@@ -230,7 +230,7 @@ class Chains:
 
     def take_changes(self) -> Terms:
         """The terms changed since the last call, one row each: what a commit writes."""
-        rows = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int64)
+        rows = self._changed[0] if len(self._changed) == 1 else np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int64)
         odd = self._changed_lower | self._exact.keys()
         several = [row for row in rows.tolist() if row in odd] if odd else []
         self._changed, self._changed_lower = [], set()
@@ -250,7 +250,7 @@ class Chains:
         quantity = self._top_quantity[plain]
         decimals = wide.decimals((quantity >> np.int64(63)).view(np.uint64), quantity.view(np.uint64), 38, 9)
         return Terms(
-            self.index.keys[at],
+            self.index.keys.take(at, axis=0),
             np.concatenate([self._top[plain], np.array([t.rank for _, t in found], np.int64)]),
             pa.concat_arrays([decimals, wide.decimals_of([t.quantity for _, t in found], 38, 9)]),
             np.concatenate([self._top_live[plain], np.array([t.live for _, t in found], np.int64)]),
