@@ -57,16 +57,16 @@ def main() -> None:
 def _measure(versions: int, prices: str, events: int) -> None:
     random = np.random.default_rng(1)
     contracts = versions // PER_CONTRACT
-    state, records = UsageState(), KeptRecords()
-    state.take([records.take(next(_records(30, 10, "shared", random)))])
-    state, records = UsageState(), KeptRecords()
+    state, kept = UsageState(), KeptRecords()
+    state.take([kept.take(next(records(30, 10, "shared", random)))])
+    state, kept = UsageState(), KeptRecords()
     pa.default_memory_pool().release_unused()
     before, codec, compiled = _resident("VmRSS"), 0.0, 0.0
-    for values in _records(versions, contracts, prices, random):
+    for values in records(versions, contracts, prices, random):
         at = time.process_time()
         codecs.own("contract_version").decode(values)
         middle = time.process_time()
-        state.take([records.take(values)])
+        state.take([kept.take(values)])
         codec, compiled = codec + middle - at, compiled + time.process_time() - middle
     pa.default_memory_pool().release_unused()
     held = _resident("VmRSS") - before
@@ -75,12 +75,12 @@ def _measure(versions: int, prices: str, events: int) -> None:
         f"(of which decoding {codec / versions * 1e6:.1f}); {held:,} MB more, {held * 1048576 / versions:.0f} bytes a version; {len(state.tariffs.table):,} prices; peak {_resident('VmHWM'):,} MB",
         flush=True,
     )
-    _later(state, records, contracts, prices, random)
+    _later(state, kept, contracts, prices, random)
     if events:
         _use(state, contracts, events, random)
 
 
-def _records(versions: int, contracts: int, prices: str, random: np.random.Generator, first: int = 0) -> Iterator[pa.Array]:
+def records(versions: int, contracts: int, prices: str, random: np.random.Generator, first: int = 0) -> Iterator[pa.Array]:
     """Framed records of versions, lot by lot: all first versions, then all second ones."""
     charges = [
         {"charge_id": meter, "meter": meter, "reset": "contract_version", "price": {"model": "graduated", "tiers": [
@@ -129,14 +129,14 @@ def _decimal(units: pa.Array, precision: int, scale: int) -> pa.Array:
     return pa.Array.from_buffers(pa.decimal128(precision, scale), len(units), [units.buffers()[0], pa.py_buffer(data)])
 
 
-def _later(state: UsageState, records: KeptRecords, contracts: int, prices: str, random: np.random.Generator) -> None:
+def _later(state: UsageState, kept: KeptRecords, contracts: int, prices: str, random: np.random.Generator) -> None:
     """Versions that come one by one, as when they are published in the course of a day."""
     first = len(state.book.columns)
     spent = []
-    for values in _records(50, contracts, prices, random, first):
+    for values in records(50, contracts, prices, random, first):
         for at in range(len(values)):
             before = time.process_time()
-            state.take([records.take(values[at : at + 1])])
+            state.take([kept.take(values[at : at + 1])])
             _ = state.tariffs.tag(of_strings(pa.array(["c0000001"])), np.zeros(1, np.int64), np.array([START]))
             spent.append(time.process_time() - before)
     print(f"  one more version, by itself: {np.median(spent) * 1000:.1f} ms, at most {max(spent) * 1000:.1f} ms CPU", flush=True)
@@ -150,7 +150,7 @@ def _use(state: UsageState, contracts: int, events: int, random: np.random.Gener
     _timed(spent, "dedup", state.seen, Seen.judge)
     whole, slow = 0.0, 0
     for first in range(0, events, LOT):
-        batch = _usage(first, contracts, random)
+        batch = usage(first, contracts, random)
         before = time.process_time()
         result = step(state, batch)
         whole += time.process_time() - before
@@ -172,7 +172,7 @@ def _timed(spent: dict[str, float], name: str, owner: object, function) -> None:
     setattr(owner, function.__name__, inner)
 
 
-def _usage(first: int, contracts: int, random: np.random.Generator) -> UsageBatch:
+def usage(first: int, contracts: int, random: np.random.Generator) -> UsageBatch:
     n = LOT
     customer = random.integers(0, contracts, n)
     moment = START + np.sort(random.integers(first, first + n, n)) * 2_000
