@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,7 @@ class Run:
 
     def __init__(self, keys: pa.RecordBatch, values: pa.ipc.RecordBatchFileReader, maps: Sequence[mmap.mmap] = ()) -> None:
         self.customer, self.time, self.identity, self.position, self.identities, self.by_identity = (column.to_numpy() for column in keys.columns)
+        self._customers, self._times = _marks(self.customer), _marks(self.time)
         self._values, self._maps = values, maps
 
     @classmethod
@@ -104,12 +105,12 @@ class Run:
 
     def after(self, customer: np.uint64, place: Place, end_us: int) -> tuple[int, int]:
         """The rows of a customer from a place on, before a time."""
-        first, last = (int(np.searchsorted(self.customer, customer, side)) for side in ("left", "right"))
-        return self._row(first, last, place), first + int(np.searchsorted(self.time[first:last], end_us))
+        first, last = (_search(self.customer, self._customers, 0, len(self), customer, side) for side in _SIDES)
+        return self._row(first, last, place), _search(self.time, self._times, first, last, end_us, "left")
 
     def _row(self, first: int, last: int, place: Place) -> int:
         """The first row at or after a place, of a customer's rows."""
-        start, end = (first + int(np.searchsorted(self.time[first:last], place.time, side)) for side in ("left", "right"))
+        start, end = (_search(self.time, self._times, first, last, place.time, side) for side in _SIDES)
         return start + int(np.searchsorted(self.identity[start:end], np.uint64(place.identity)))
 
     def until(self, start: int, end: int, place: Place) -> int:
@@ -123,6 +124,21 @@ class Run:
 
 
 _KEYS: Final = ("customer", "time", "identity", "position")
+_Side = Literal["left", "right"]
+_SIDES: Final[tuple[_Side, _Side]] = ("left", "right")
+
+
+def _marks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every so many-th value, in memory: halving a mapped column would touch a page of it at each step."""
+    return values[::_BLOCK].copy()
+
+
+def _search(values: npt.NDArray[Any], marks: npt.NDArray[Any], first: int, last: int, wanted: int | np.uint64, side: _Side) -> int:
+    """The place of a value among those from ``first`` to ``last``, which are sorted; one block of them is touched."""
+    low, high = -(-first // _BLOCK), -(-last // _BLOCK)
+    block = low + int(np.searchsorted(marks[low:high], wanted, side))
+    start = max(first, (block - 1) * _BLOCK)
+    return start + int(np.searchsorted(values[start : min(last, block * _BLOCK)], wanted, side))
 
 
 def _laid(keys: pa.RecordBatch) -> tuple[pa.RecordBatch, I64]:
