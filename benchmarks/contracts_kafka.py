@@ -99,7 +99,7 @@ def _measure(bootstrap: str, prefix: str, customers: int, events: int) -> None:
 def _usage(customers: int, events: int, random: np.random.Generator) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Framed events and their customers, lot by lot."""
     for first in range(0, events, contracts.LOT):
-        batch = contracts.usage(first, customers, random).events
+        batch = contracts.usage(first, random.integers(0, customers * len(contracts.METERS), contracts.LOT), random).events
         columns = {field.name: batch[field.name] for field in EVENTS}
         yield codecs.encode("usage_event", pa.RecordBatch.from_pydict(columns)), batch["customer_id"]
 
