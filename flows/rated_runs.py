@@ -3,18 +3,19 @@
 In: one partition of the rated topic. Out: what is known of events that are named, and slices of a customer's events
 between two times, an event's records together. A run holds the records of a stretch of the topic (carries left out,
 they say nothing of an event) sorted by customer, event time and identity; all but the youngest lie in temporary files
-that are mapped into memory, so memory does not grow with the topic. Nothing is read before somebody asks: it is a
-cache of what is committed, never the truth.
+that are mapped into memory and let go after each question, so memory does not grow with the topic. Nothing is read
+before somebody asks: it is a cache of what is committed, never the truth.
 
 A slice ends at a (time, identity) that depends on the records alone, not on how they lie in runs, so a replay that
 looks at as many intervals' slices makes the same records.
 """
 
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +61,10 @@ class Place(NamedTuple):
 class Run:
     """Records sorted by customer, time, identity, then position."""
 
-    def __init__(self, keys: pa.RecordBatch, values: pa.ipc.RecordBatchFileReader, files: Sequence[IO[bytes]] = ()) -> None:
+    def __init__(self, keys: pa.RecordBatch, values: pa.ipc.RecordBatchFileReader, maps: Sequence[mmap.mmap] = ()) -> None:
         self.customer, self.time, self.identity, self.position, self.identities, self.by_identity = (column.to_numpy() for column in keys.columns)
-        self._values, self._files = values, files
+        self._customers, self._times = _marks(self.customer), _marks(self.time)
+        self._values, self._maps = values, maps
 
     @classmethod
     def of(cls, keys: pa.RecordBatch, values: pa.Array) -> "Run":
@@ -76,14 +78,22 @@ class Run:
         keys = pa.RecordBatch.from_arrays([pa.array(np.concatenate([getattr(run, name) for run in runs])) for name in _KEYS], names=list(_KEYS))
         laid, order = _laid(keys)
         values = pa.concat_arrays([run.values(0, len(run)) for run in runs])
-        files = [tempfile.NamedTemporaryFile(prefix="tieout-rated-", suffix=name) for name in (".keys", ".values")]  # noqa: SIM115 - as long as the run
-        with pa.ipc.new_file(files[0].name, laid.schema) as writer:
-            writer.write_batch(laid)
-        _written(pa.OSFile(files[1].name, "wb"), (values.take(pa.array(order[at : at + _BLOCK])) for at in range(0, len(order), _BLOCK))).close()
-        return cls(pa.ipc.open_file(pa.memory_map(files[0].name)).get_batch(0), pa.ipc.open_file(pa.memory_map(files[1].name)), files)
+        with tempfile.TemporaryFile() as key_file, tempfile.TemporaryFile() as value_file:
+            with pa.ipc.new_file(key_file, laid.schema) as writer:
+                writer.write_batch(laid)
+            _written(value_file, (values.take(pa.array(order[at : at + _BLOCK])) for at in range(0, len(order), _BLOCK))).flush()
+            key_file.flush()
+            maps = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) for file in (key_file, value_file)]  # they outlive the files' names
+        opened = [pa.ipc.open_file(pa.py_buffer(mapped)) for mapped in maps]
+        return cls(opened[0].get_batch(0), opened[1], maps)
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def let_go(self) -> None:
+        """Give the memory of the mapped files back; what is asked for later is there again."""
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def values(self, start: int, end: int) -> pa.Array:
         """The records of some rows."""
@@ -95,12 +105,12 @@ class Run:
 
     def after(self, customer: np.uint64, place: Place, end_us: int) -> tuple[int, int]:
         """The rows of a customer from a place on, before a time."""
-        first, last = (int(np.searchsorted(self.customer, customer, side)) for side in ("left", "right"))
-        return self._row(first, last, place), first + int(np.searchsorted(self.time[first:last], end_us))
+        first, last = (_search(self.customer, self._customers, 0, len(self), customer, side) for side in _SIDES)
+        return self._row(first, last, place), _search(self.time, self._times, first, last, end_us, "left")
 
     def _row(self, first: int, last: int, place: Place) -> int:
         """The first row at or after a place, of a customer's rows."""
-        start, end = (first + int(np.searchsorted(self.time[first:last], place.time, side)) for side in ("left", "right"))
+        start, end = (_search(self.time, self._times, first, last, place.time, side) for side in _SIDES)
         return start + int(np.searchsorted(self.identity[start:end], np.uint64(place.identity)))
 
     def until(self, start: int, end: int, place: Place) -> int:
@@ -114,6 +124,21 @@ class Run:
 
 
 _KEYS: Final = ("customer", "time", "identity", "position")
+_Side = Literal["left", "right"]
+_SIDES: Final[tuple[_Side, _Side]] = ("left", "right")
+
+
+def _marks(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every so many-th value, in memory: halving a mapped column would touch a page of it at each step."""
+    return values[::_BLOCK].copy()
+
+
+def _search(values: npt.NDArray[Any], marks: npt.NDArray[Any], first: int, last: int, wanted: int | np.uint64, side: _Side) -> int:
+    """The place of a value among those from ``first`` to ``last``, which are sorted; one block of them is touched."""
+    low, high = -(-first // _BLOCK), -(-last // _BLOCK)
+    block = low + int(np.searchsorted(marks[low:high], wanted, side))
+    start = max(first, (block - 1) * _BLOCK)
+    return start + int(np.searchsorted(values[start : min(last, block * _BLOCK)], wanted, side))
 
 
 def _laid(keys: pa.RecordBatch) -> tuple[pa.RecordBatch, I64]:
@@ -153,6 +178,7 @@ class RatedRuns:
             for row in run.of_identities(keys):
                 values.append(run.values(row, row + 1))
                 order.append(int(run.position[row]))
+        self._let_go()
         if not values:
             return {}
         rows = _decoded(pa.concat_arrays(values).take(pa.array(np.argsort(order))))
@@ -170,6 +196,7 @@ class RatedRuns:
             part = self._slice(job, left)
             found.append(part)
             left -= part.rows.num_rows
+        self._let_go()
         return found
 
     def _slice(self, job: Job, limit: int) -> Slice:
@@ -192,6 +219,10 @@ class RatedRuns:
         rows = _decoded(values)
         rows = rows.filter(pc.equal(rows["customer_id"], job.customer_id))
         return Slice(job, rows, None if last is None else last.following)
+
+    def _let_go(self) -> None:
+        for run in self._runs:
+            run.let_go()
 
     def _all(self) -> Iterator[Run]:
         yield from self._runs

@@ -295,7 +295,7 @@ class UsageCell:
     def _seen_from(self, start: int, written: int) -> Iterator[tuple[int, bytes]]:
         """The records of the identities with their numbers; none where there are not so many."""
         for first, part in self.log.own(SEEN, written, start) if start < written or not start else ():
-            yield from enumerate(part["value"].to_pylist(), first)
+            yield from enumerate((value.as_py() for value in part["value"]), first)  # each may hold an interval's identities
 
     def _blobs(self) -> Iterator[tuple[str, bytes]]:
         """The state's records; ValueError where what came before the last full state is gone and no full state is there."""

@@ -194,7 +194,7 @@ class ContractColumns:
         if not len(known):
             return out
         c, t = contract[known], time[known]
-        own = self._contracts.rows[c, :2].astype(np.int64)
+        own = self._contracts.rows.take(c, axis=0).astype(np.int64)
         first, count = own[:, 0], own[:, 1]
         lines = self._intervals.rows
         low, high = first, first + count  # the last interval that starts at or before t, by halving
@@ -203,7 +203,7 @@ class ContractColumns:
             inside = low < high
             right = inside & (lines[np.minimum(middle, len(lines) - 1), 0] <= t)
             low, high = np.where(right, middle + 1, low), np.where(inside & ~right, middle, high)
-        line = lines[np.maximum(low - 1, first)]
+        line = lines.take(np.maximum(low - 1, first), axis=0)
         out[known] = np.where((low > first) & (line[:, 1] > t), line[:, 2], NO_CONTRACT)
         return out
 
@@ -242,7 +242,7 @@ class ContractColumns:
             before_start[first[has]], before_end[first[has]] = self._intervals.rows[tail[has], :2].T
         simple = (start >= before_start) & (end >= before_end)
         simple[first[~has]] = True
-        plain = np.logical_and.reduceat(simple, first) & (count <= 1)
+        plain = np.logical_and.reduceat(simple, first)
         for at in np.nonzero(~plain)[0].tolist():
             stretches = self.stretches(int(owner[at]))
             for row in rows[first[at] : last[at] + 1].tolist():
@@ -253,16 +253,18 @@ class ContractColumns:
         cut = end.copy()  # where the next version of the contract takes over
         inner = np.nonzero(group[1:] == group[:-1])[0]
         cut[inner] = np.minimum(end[inner], start[inner + 1])
-        self._extend_plain(owner, has & plain, tail, group, taken & (cut > start), np.stack([start, cut, rows], axis=1), start[first])
+        self._extend_plain(owner, np.where(plain, count, 0), group, taken & (cut > start), np.stack([start, cut, rows], axis=1), start[first])
 
-    def _extend_plain(self, owner: I64, keeps: npt.NDArray[np.bool_], tail: I64, group: I64, kept: npt.NDArray[np.bool_], new: I64, takes_over: I64) -> None:
-        """Append the intervals of plain contracts: the one that governed so far, cut short, and the new ones."""
-        held = np.nonzero(keeps)[0]
-        old = self._intervals.rows[tail[held]]
-        old[:, 1] = np.minimum(old[:, 1], takes_over[held])
+    def _extend_plain(self, owner: I64, held: I64, group: I64, kept: npt.NDArray[np.bool_], new: I64, takes_over: I64) -> None:
+        """Append the intervals of plain contracts: the ``held`` ones that they have, the last of them cut short, and the new ones."""
+        old_group = np.repeat(np.arange(len(owner)), held)
+        ends = np.cumsum(held)
+        old = self._intervals.rows.take((self._contracts.rows[owner, 0] - ends + held)[old_group] + np.arange(len(old_group)), axis=0)
+        last = ends[held > 0] - 1
+        old[last, 1] = np.minimum(old[last, 1], takes_over[held > 0])
         alive = old[:, 1] > old[:, 0]
-        self._left_behind += len(held)
-        groups = np.concatenate([held[alive], group[kept]])
+        self._left_behind += len(old)
+        groups = np.concatenate([old_group[alive], group[kept]])
         order = np.argsort(groups, kind="stable")
         lines = np.concatenate([old[alive], new[kept]])[order]
         sizes = np.bincount(groups, minlength=len(owner))

@@ -123,7 +123,7 @@ class Seen:
             chosen = np.isin(batch.spread, batch.spread[forgotten[batch.order]])
             self._judge_forgotten(np.sort(batch.order[chosen]), known, given, clock, stands, kind)
             new = kind == NEW
-        entries = Entries(keys[new], digest[new], remembered[new], position[new])
+        entries = Entries(keys.compress(new, axis=0), digest[new], remembered[new], position[new])
         self._remember(entries, batch.of(new), np.cumsum(new) - 1)
         return Verdicts(kind, stands["position"].copy(), entries)
 

@@ -67,7 +67,7 @@ def of_strings(column: pa.Array) -> Lanes:
     if pa.types.is_dictionary(column.type):
         words = of_strings(column.dictionary)
         codes = column.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-        return np.vstack([words, np.zeros((1, 2), U64)])[codes]
+        return np.vstack([words, np.zeros((1, 2), U64)]).take(codes, axis=0)
     raw = column.cast(pa.large_binary())
     digest = xxhash.xxh3_128_digest  # one C call a row: no vectorised hash of strings is stable between releases
     if raw.null_count:

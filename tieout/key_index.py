@@ -5,7 +5,8 @@ seen; a new key takes the next number, and the first of equal keys within a batc
 holds is its user's business: the identities of section 2, the running quantities of section 4.
 
 Open addressing with linear probing over ``int32`` slots; all rows of a batch advance together, so the cost is a few
-vector operations per probe length and not a Python call per row.
+vector operations per probe length and not a Python call per row. Rows of several numbers are gathered by ``take``: an
+index would wait for each row's memory before it asks for the next one's, which a large index pays for with most of its time.
 """
 
 from typing import Final
@@ -43,7 +44,7 @@ class KeyIndex:
         todo, at = np.arange(len(keys)), high & mask
         while len(todo):
             slot = self._slots[at]
-            known = self._keys[slot]
+            known = self._keys.take(slot, axis=0)
             hit = (slot >= 0) & (known[:, 0] == high[todo]) & (known[:, 1] == low[todo])
             rows[todo[hit]] = slot[hit]
             go = ~hit & (slot >= 0)
@@ -90,12 +91,12 @@ class KeyIndex:
                 owner = -2 - self._slots[at[empty]].astype(np.int64)
                 own = empty[owner == empty]
                 new = np.arange(self.count, self.count + len(own))
-                self._keys[new] = keys[todo[own]]
+                self._keys[new] = keys.take(todo[own], axis=0)
                 self._slots[at[own]] = new
                 self.count += len(own)
                 fresh[todo[own]] = True
                 slot = self._slots[at]
-            known = self._keys[slot]
+            known = self._keys.take(slot, axis=0)
             hit = (known[:, 0] == high[todo]) & (known[:, 1] == low[todo])
             rows[todo[hit]] = slot[hit]
             go = ~hit

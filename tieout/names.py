@@ -65,7 +65,7 @@ class Names:
 
     def lanes(self, numbers: Ints) -> Lanes:
         """The hash of each numbered name."""
-        return self._index.keys[numbers]
+        return self._index.keys.take(numbers, axis=0)
 
     def text(self, number: int) -> str:
         """A name."""

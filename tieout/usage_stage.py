@@ -84,14 +84,14 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     moved = reprice(work, batch.slices)
     events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)
-    customers = words[events["customer_id"].indices.to_numpy()]
-    keys = combine(customers, identities(events["source"], events["id"]))[kept]
+    customers = words.take(events["customer_id"].indices.to_numpy(), axis=0)
+    keys = combine(customers, identities(events["source"], events["id"])).take(kept, axis=0)
     verdicts = state.seen.judge(
         keys, content_digests(events, customers)[kept], _times(events)[kept], clock[rows], batch.positions[rows]
     )
     _refuse_repeats(work, events, kept, verdicts.kind, verdicts.first_position)
     new = verdicts.kind == NEW
-    fast = _price(work, events, kept[new], keys[new], words)
+    fast = _price(work, events, kept[new], keys.compress(new, axis=0), words)
     if state.jobs.began == NO_CLOCK and state.totals.received == state.totals.rejected and len(kept):
         state.jobs.begin(int(clock[rows[0]]) - state.limits.horizon)
     state.clock = int(clock[-1]) if len(clock) else state.clock
@@ -268,7 +268,7 @@ def _price(work: Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lan
         meter = events["meter"]
         tariff[governed] = state.tariffs.solo(version[governed], meter.indices.to_numpy()[new[governed]], meter.dictionary.to_pylist())
     columnar = np.nonzero(tariff >= 0)[0]
-    fast = Fast.of(state.tariffs, new[columnar], rows[columnar], keys[columnar], time[columnar], tariff[columnar])
+    fast = Fast.of(state.tariffs, new[columnar], rows[columnar], keys.take(columnar, axis=0), time[columnar], tariff[columnar])
     fast, done = _by_columns(work, events, fast)
     slow |= tariff < 0
     slow[columnar[~done]] = True

@@ -1,10 +1,13 @@
 """Which version governs."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tieout.contract_batch import FOREVER
 from tieout.contract_book import ContractBook
+from tieout.contract_columns import ContractColumns
 from tieout.contracts import ContractRefused, parse_contract
 
 DAY = 86_400_000_000
@@ -78,3 +81,24 @@ def test_the_highest_number_whose_interval_holds_the_instant_wins(spans, day):
     holding = [v.version for v in versions if v.effective_from_us <= instant and (v.effective_to_us is None or instant < v.effective_to_us)]
     found = book.governing("c", instant)
     assert (found and found.version) == (max(holding) if holding else None)
+
+
+def test_versions_that_follow_each_other_in_batches_govern_as_if_they_came_one_by_one():
+    """Forty contracts, six rounds: a version takes over from the last, at times at its very start or with an end of its own."""
+    random = np.random.default_rng(7)
+    batched, single = ContractColumns(), ContractColumns()
+    for columns in (batched, single):
+        for name in range(40):
+            columns.contract_of(f"k{name}")
+        columns.customer[:] = [columns.customer_of(f"c{name}") for name in range(40)]
+    starts = np.zeros(40, np.int64)
+    for number in range(1, 7):
+        chosen = np.repeat(np.nonzero(random.integers(0, 4, 40))[0], 1 + (number == 3))  # in one round two at once
+        starts[chosen] += random.integers(0, 4, len(chosen)) * 10
+        ends = np.where(random.integers(0, 5, len(chosen)) == 0, starts[chosen] + 15, FOREVER)
+        numbers = np.full(len(chosen), number)
+        batched.add_all(chosen, numbers, starts[chosen], ends, numbers, np.zeros((len(chosen), 2), np.uint64))
+        for contract, start, end in zip(chosen.tolist(), starts[chosen].tolist(), ends.tolist(), strict=True):
+            single.add(contract, number, start, end, number, (0, 0))
+        assert [batched.stretches(contract) for contract in range(40)] == [single.stretches(contract) for contract in range(40)]
+    assert max(len(single.stretches(contract)) for contract in range(40)) > 3

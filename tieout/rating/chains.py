@@ -64,6 +64,17 @@ class Priced(NamedTuple):
     low: wide.U64
 
 
+class _Held(NamedTuple):
+    """What is held of distinct chains, one a row."""
+
+    chain: I64
+    top: I64
+    total: I64
+    live: I64
+    top_quantity: I64
+    top_live: I64
+
+
 class Chains:
     """Running quantities of one partition."""
 
@@ -98,58 +109,60 @@ class Chains:
         c, r, q, p = chain[order], rank[order], quantity[order], number[order]
         first = np.nonzero(np.r_[True, c[1:] != c[:-1]])[0] if len(c) else np.empty(0, np.int64)
         sizes = np.diff(np.r_[first, len(c)])
-        group_chain = c[first]
+        held = self._held(c[first])
         falls = np.zeros(len(c), np.int64)
         falls[1:] = (r[1:] < r[:-1]) & (c[1:] == c[:-1])
         falls += (p < 0) | (q < 0)
-        falls[first] += r[first] < self._top[group_chain]
-        size_high = np.add.reduceat(q >> 32, first) + (self._total[group_chain] >> 32) + sizes if len(c) else first
-        good = (np.add.reduceat(falls, first) == 0) & (size_high < 2**29) & ~self._is_exact[group_chain] if len(c) else first
+        falls[first] += r[first] < held.top
+        size_high = np.add.reduceat(q >> 32, first) + (held.total >> 32) + sizes if len(c) else first
+        good = (np.add.reduceat(falls, first) == 0) & (size_high < 2**29) & ~self._is_exact[held.chain] if len(c) else first
         keep = np.repeat(good.astype(np.bool_), sizes)
         if not keep.all():
             order, c, r, q, p = order[keep], c[keep], r[keep], q[keep], p[keep]
             first = np.nonzero(np.r_[True, c[1:] != c[:-1]])[0] if len(c) else np.empty(0, np.int64)
             sizes = np.diff(np.r_[first, len(c)])
-            group_chain = c[first]
+            held = self._held(c[first])
         n = len(chain)
         done, high, low = np.zeros(n, np.bool_), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         if len(c):
             done[order] = True
-            high[order], low[order] = self._telescope(table, c, r, q, p, first, sizes)
+            high[order], low[order] = self._telescope(table, held, r, q, p, first, sizes)
         return Priced(done, high, low)
 
     def _telescope(
-        self, table: PriceTable, c: I64, r: I64, q: I64, p: I64, first: I64, sizes: I64
+        self, table: PriceTable, held: "_Held", r: I64, q: I64, p: I64, first: I64, sizes: I64
     ) -> tuple[wide.U64, wide.U64]:
         """Amounts of rows sorted by chain, each chain's ranks rising; the chains move on."""
-        group = c[first]
         running = np.cumsum(q)  # may wrap; the differences within a chain are exact (bound checked by the caller)
-        after = running + np.repeat(self._total[group] - (running[first] - q[first]), sizes)
+        after = running + np.repeat(held.total - (running[first] - q[first]), sizes)
         after_high, after_low = table.at(p, after)
         before_high, before_low = np.empty_like(after_high), np.empty_like(after_low)
         before_high[1:], before_low[1:] = after_high[:-1], after_low[:-1]
-        turn = np.zeros(len(c), np.bool_)
+        turn = np.zeros(len(q), np.bool_)
         turn[1:] = p[1:] != p[:-1]
-        turn[first] = self._live[group] > 0
+        turn[first] = held.live > 0
         at = np.nonzero(turn)[0]
         before_high[at], before_low[at] = table.at(p[at], after[at] - q[at])
-        fresh = first[self._live[group] == 0]
+        fresh = first[held.live == 0]
         before_high[fresh], before_low[fresh] = 0, 0
-        self._advance(group, r, q, after, first, sizes)
+        self._advance(held, r, q, after, first, sizes)
         return wide.subtract(after_high, after_low, before_high, before_low)
 
-    def _advance(self, group: I64, r: I64, q: I64, after: I64, first: I64, sizes: I64) -> None:
-        last = first + sizes - 1
-        stays = (r[last] == self._top[group]) | ((self._top[group] == _NONE) & (r[first] == r[last]))
-        sums = after[last] - self._total[group]
+    def _held(self, chain: I64) -> "_Held":
+        """What is held of chains: each is looked up in memory once."""
+        return _Held(chain, *self._state.rows.take(chain, axis=0).T)
+
+    def _advance(self, held: "_Held", r: I64, q: I64, after: I64, first: I64, sizes: I64) -> None:
+        group, last = held.chain, first + sizes - 1
+        stays = (r[last] == held.top) | ((held.top == _NONE) & (r[first] == r[last]))
         for i in np.nonzero(~stays)[0].tolist():  # a version took over: seldom, so one by one
             self._roll(int(group[i]), r[first[i] : last[i] + 1], q[first[i] : last[i] + 1])
         s, g = np.nonzero(stays)[0], group[stays]
         self._top[g] = r[last[s]]
-        self._top_quantity[g] += sums[s]
-        self._top_live[g] += sizes[s]
+        self._top_quantity[g] = (held.top_quantity + after[last] - held.total)[s]
+        self._top_live[g] = (held.top_live + sizes)[s]
         self._total[group] = after[last]
-        self._live[group] += sizes
+        self._live[group] = held.live + sizes
         self._changed.append(group)
 
     def _roll(self, chain: int, ranks: I64, quantities: I64) -> None:
@@ -230,7 +243,7 @@ class Chains:
 
     def take_changes(self) -> Terms:
         """The terms changed since the last call, one row each: what a commit writes."""
-        rows = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int64)
+        rows = self._changed[0] if len(self._changed) == 1 else np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int64)
         odd = self._changed_lower | self._exact.keys()
         several = [row for row in rows.tolist() if row in odd] if odd else []
         self._changed, self._changed_lower = [], set()
@@ -250,7 +263,7 @@ class Chains:
         quantity = self._top_quantity[plain]
         decimals = wide.decimals((quantity >> np.int64(63)).view(np.uint64), quantity.view(np.uint64), 38, 9)
         return Terms(
-            self.index.keys[at],
+            self.index.keys.take(at, axis=0),
             np.concatenate([self._top[plain], np.array([t.rank for _, t in found], np.int64)]),
             pa.concat_arrays([decimals, wide.decimals_of([t.quantity for _, t in found], 38, 9)]),
             np.concatenate([self._top_live[plain], np.array([t.live for _, t in found], np.int64)]),

@@ -102,7 +102,7 @@ class PriceTable:
             if not over.any():
                 break
             at = at + over
-        found = pieces[at]
+        found = pieces.take(at, axis=0)
         return neat_amounts(quantities, found[:, 1], found[:, 2])
 
 

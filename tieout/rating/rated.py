@@ -96,8 +96,8 @@ class Fast:
     def take(self, at: I64) -> "Fast":
         """Some of the rows, before they are priced."""
         return Fast(
-            self.index[at], self.row[at], self.keys[at], self.time[at], self.tariffs.take(at), self.start[at],
-            self.label.take(pa.array(at)), self.chain_keys[at], self.correlation[at],
+            self.index[at], self.row[at], self.keys.take(at, axis=0), self.time[at], self.tariffs.take(at), self.start[at],
+            self.label.take(pa.array(at)), self.chain_keys.take(at, axis=0), self.correlation.take(at, axis=0),
         )
 
 

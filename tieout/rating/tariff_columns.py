@@ -115,7 +115,7 @@ class Columns:
 
         ``meter`` is the place of each row's meter among the distinct ``meters``.
         """
-        own = self._versions.rows[version]
+        own = self._versions.rows.take(version, axis=0)
         slot = np.full(len(version), NONE, np.int64)
         for code, name in enumerate(meters):
             at = np.nonzero(meter == code)[0]
@@ -130,7 +130,7 @@ class Columns:
     def of(self, tariffs: I64) -> "TariffRows":
         """Tariffs by their numbers, looked up once."""
         version, slot = tariffs >> SLOT_BITS, tariffs & ((1 << SLOT_BITS) - 1)
-        own = self._versions.rows[version]
+        own = self._versions.rows.take(version, axis=0)
         shape = self.charges.shape(own[:, 1], slot)
         contract, number = self.contracts.contract[version], self.contracts.number[version]
         return TariffRows(self, own[:, 0], contract, number.astype(np.int64), shape, self.charges.price(own[:, 2], slot))
