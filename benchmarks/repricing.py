@@ -27,6 +27,8 @@ START = 1_767_225_600_000_000  # 2026-01-01
 SPAN = 90 * 86_400_000_000
 OTHERS = 100_000
 RUN = """
+from flows import machine
+machine.settle()  # as the command line does
 import json, sys, threading, time
 from pathlib import Path
 from flows import local_engine, topics, usage
@@ -114,8 +116,7 @@ def _usage(root: Path, name: str, customers: list[str], rows: int, start: int) -
 
 
 def _run(root: Path, rows: int) -> dict:
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", RUN, str(root), str(rows)], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run([sys.executable, "-c", RUN, str(root), str(rows)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])

@@ -31,6 +31,8 @@ from tieout.usage_stage import Limits
 
 PREFIX = "u1."
 RUN = """
+from flows import machine
+machine.settle()  # as the command line does
 import json, os, resource, sys, time
 from flows import bytewax_engine, local_engine
 from flows.cells import Share
@@ -191,8 +193,7 @@ def check(bootstrap: str, reference: Path, oracle: Path, folder: Path) -> dict:
 
 
 def _process(code: str, *arguments: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as the command line sets it
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _result(process: subprocess.Popen[str]) -> dict:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from flows import machine
+
 DONE: Final = 0
 ERROR: Final = 1
 DIFFERENCES: Final = 3
@@ -307,7 +309,7 @@ def _key(commands: Commands) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = parser().parse_args(arguments)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads for matrices, of which there are none, spin while they wait
+    machine.settle()
     module = importlib.import_module(f"flows.commands.{options.command.replace('import', 'import_')}")
     expected = importlib.import_module("flows.commands.failures")
     try:
