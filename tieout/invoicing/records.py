@@ -22,7 +22,8 @@ class UsageSum(NamedTuple):
     ``since_us`` is where the stretch of the events' times begins: the largest of ``cuts(timeline)`` (the bounds of
     prepaid grants) at or below the record's ``time``, but not below ``period_us``. ``live`` is the change of the number
     of live events: +1 for a first record (cause ``usage``, or the entering half of a ``reprice``), -1 for a void and the
-    leaving half, 0 for other corrections and carries. ``digest`` is the sum of the records' ``rated_id`` modulo 2^128.
+    leaving half, 0 for other corrections and carries. ``records`` is how many there are, ``digest`` the sum of their
+    ``rated_id`` modulo 2^128.
     """
 
     charge_id: str
@@ -33,7 +34,7 @@ class UsageSum(NamedTuple):
     quantity: int
     amount: int
     live: int
-    count: int
+    records: int
     digest: int
 
     @property
@@ -45,14 +46,14 @@ class UsageSum(NamedTuple):
         """Two sums of the same key as one; the order does not matter."""
         return self._replace(
             quantity=self.quantity + other.quantity, amount=self.amount + other.amount, live=self.live + other.live,
-            count=self.count + other.count, digest=(self.digest + other.digest) % DIGEST,
+            records=self.records + other.records, digest=(self.digest + other.digest) % DIGEST,
         )
 
 
 class LineKey(NamedTuple):
     """What a line bills, whatever its amount: equal keys are the same line computed again.
 
-    ``ref`` tells lines of one charge apart: the commitment or coupon id with the line that it lowers, a tax code.
+    ``ref`` tells lines of one charge apart: the commitment and its part, the coupon and what it lowers, the tax code.
     ``charge_id`` is empty for what belongs to the contract as a whole.
     """
 
@@ -60,17 +61,17 @@ class LineKey(NamedTuple):
     charge_id: str
     group: Group | None
     kind: str
-    ref: str
+    ref: tuple[str, ...]
     start_us: int
     legal_entity_id: str
     currency: str
 
 
 class TierUse(NamedTuple):
-    """What a tier billed: ``up_to`` and ``quantity`` in billing units of 10^-9, ``amount`` as an exact ratio."""
+    """What a tier billed: its bound in 10^-9 billing units, quantity and amount as exact ratios."""
 
     up_to: int | None
-    quantity: int
+    quantity: tuple[int, int]
     amount: tuple[int, int]
 
 
@@ -115,6 +116,8 @@ class Posted(NamedTuple):
     exact: tuple[int, int]
     amount: int
     tax_code: str | None
+    product_id: str | None
+    obligation_id: str | None
     usage_count: int
     usage_digest: int
     line_id: str
@@ -229,5 +232,5 @@ class Billed(NamedTuple):
 
 def line_id(contract_id: str, key: LineKey, times: int) -> str:
     """Derived from what the line bills, and how often that was billed before."""
-    fields = (key.charge_id, *(key.group or ()), key.kind, key.ref, key.legal_entity_id, key.currency, key.period_us, key.start_us, times)
+    fields = (key.charge_id, *(key.group or ()), key.kind, *key.ref, key.legal_entity_id, key.currency, key.period_us, key.start_us, times)
     return ids.text(("line", contract_id, *fields))
