@@ -33,6 +33,7 @@ from tieout.rating.rater import Row
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records
 from tieout.usage_stage import Limits, UsageState, one_by_one
 
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One question: these versions, these rows of the events, known and closed as of an instant."""

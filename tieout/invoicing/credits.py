@@ -125,6 +125,19 @@ def _undone(old: Sequence[Burn], costs: Mapping[tuple[LineKey, int], int]) -> li
     return kept[::-1]
 
 
+def given_back(old: Sequence[Burn], costs: Mapping[LineKey, int]) -> tuple[Burn, ...]:
+    """The burns after some usage lines cost less, whatever the stretch: the last burn of a line is undone first."""
+    over = {key: sum(one.amount for one in old if one.key == key) - cost for key, cost in costs.items()}
+    kept = []
+    for one in reversed(old):
+        back = min(one.amount, max(over.get(one.key, 0), 0))
+        if back:
+            over[one.key] -= back
+        if one.amount > back:
+            kept.append(one._replace(amount=one.amount - back))
+    return tuple(kept[::-1])
+
+
 def balances(all_: Sequence[Grant], burns: Sequence[Burn], broken: Sequence[Broken]) -> dict[str, int]:
     """What is left of each grant."""
     left = {grant.grant_id: grant.amount for grant in all_}

@@ -146,13 +146,22 @@ class Broken(NamedTuple):
     currency: str
 
 
+class Released(NamedTuple):
+    """What was taken back of a document line: ``amount`` of it in minor units; ``whole`` where it is billable again."""
+
+    invoice_id: str
+    line_id: str
+    amount: int
+    whole: bool
+
+
 class Account(NamedTuple):
     """The account of a contract: everything that earlier documents leave for later ones. Empty at first.
 
     ``closed_us`` is the end of the last closed billing period (0: none), ``version`` the highest version number that a
     bill has seen, ``usage`` all sums taken so far, ``billed`` what stands billed, ``thresholds`` the (period, threshold
-    in minor units) that have made an invoice early, ``issued`` the number of documents made, ``released`` the documents
-    and lines that were taken back (invoice id, line id; an empty line id for all of it).
+    in minor units) that have made an invoice early, ``issued`` the number of documents made, ``released`` what was taken
+    back of their lines, tax lines aside.
     """
 
     contract_id: str
@@ -164,7 +173,7 @@ class Account(NamedTuple):
     burns: tuple[Burn, ...] = ()
     broken: tuple[Broken, ...] = ()
     thresholds: tuple[tuple[int, int], ...] = ()
-    released: tuple[tuple[str, str], ...] = ()
+    released: tuple[Released, ...] = ()
 
     @property
     def open_amount(self) -> int:

@@ -6,6 +6,7 @@ quantity of the period does not say which ones were used (values kept, levels, w
 Source: docs/interfaces.md (invoice line).
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from tieout.contracts import Charge, Graduated, GraduatedPercentage, RateTier, Tier, Volume
@@ -20,8 +21,9 @@ def tiers_used(charge: Charge, quantity: int) -> tuple[TierUse, ...]:
     if not isinstance(model, Graduated | GraduatedPercentage | Volume) or kind_of(charge) not in ("sum", "count") or charge.reset == "never":
         return ()
     billed = chargeable(charge, Fraction(max(quantity, 0), QUANTITY))
+    tiers: Sequence[Tier | RateTier] = model.tiers
     used, low = [], Fraction(0)
-    for place, tier in enumerate(model.tiers):
+    for place, tier in enumerate(tiers):
         bound = None if tier.up_to is None else Fraction(tier.up_to)
         last = bound is None or billed <= bound
         entered = billed > low or (place == 0 and model.flat_at_zero)
