@@ -32,7 +32,7 @@ def line_document(line: Line, contract_id: str) -> dict[str, Any]:
     key = line.key
     return {
         "line_id": line.line_id, "correlation_id": correlation_id(line, contract_id), "contract_id": contract_id, "charge_id": key.charge_id or None,
-        "group": None if key.group is None else list(key.group), "kind": line.kind, "period": line.period,
+        "group": None if key.group is None else list(key.group), "kind": line.kind, "ref": key.ref[0] if key.ref else None, "period": line.period,
         "service_period": {"start": time_text(line.start_us), "end": time_text(line.end_us)}, "delta_of": line.delta_of,
         "contract_versions": list(line.versions), "legal_entity_id": key.legal_entity_id,
         "quantity": exact_text(Fraction(line.quantity, QUANTITY)),
