@@ -4,9 +4,10 @@ In: invoice documents of docs/interfaces.md. Out: the page. Every text that come
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 from html import escape
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 _STYLE: Final = """
 :root { --ink: #1c2430; --soft: #667085; --rule: #d8dde5; --deep: #22577a; }
@@ -60,7 +61,7 @@ def _sheet(one: Mapping[str, Any]) -> str:
         ("Number", one["number"] or "not numbered yet"), ("Issued", one["issued_on"]), ("Due", one["due_on"]), ("Status", one["status"]),
     )
     cells = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
-    rows = "".join(_row(line) for line in one["lines"] if line["kind"] != "tax")
+    rows = "".join(_row(line, one["time_zone"]) for line in one["lines"] if line["kind"] != "tax")
     return (
         f'<main class="sheet">\n<header><h1>{title}</h1><div class="from">{escape(one["legal_entity_id"])}<small>issuing entity</small></div></header>\n'
         f'<dl class="facts">{cells}</dl>\n'
@@ -70,7 +71,7 @@ def _sheet(one: Mapping[str, Any]) -> str:
     )
 
 
-def _row(line: Mapping[str, Any]) -> str:
+def _row(line: Mapping[str, Any], zone: str) -> str:
     what = " · ".join(str(part) for part in (line["charge_id"], *(line["group"] or ())) if part is not None)
     told = [" ".join(part for part in (_NAMES[line["kind"]], line["ref"]) if part)]
     if line["delta_of"]:
@@ -78,7 +79,7 @@ def _row(line: Mapping[str, Any]) -> str:
     told += [f"{tier['quantity']} {_bound(tier['up_to'])}: {tier['amount']}" for tier in line["tiers"]]
     quantity = line["quantity"] if line["quantity"] != "0" else ""
     small = "".join(f"<small>{escape(part)}</small>" for part in told[0 if what else 1 :])
-    span = _span(line["service_period"]["start"], line["service_period"]["end"])
+    span = _span(line["service_period"], zone)
     return f'<tr><td>{escape(what or told[0])}{small}</td><td>{span}</td><td class="n">{escape(quantity)}</td><td class="n">{escape(line["amount"])}</td></tr>'
 
 
@@ -86,11 +87,11 @@ def _bound(up_to: str | None) -> str:
     return "in the last tier" if up_to is None else f"in the tier up to {up_to}"
 
 
-def _span(start: str, end: str) -> str:
-    """A half-open span by its first and last day (UTC)."""
-    last = date.fromisoformat(end[:10])
-    whole_day = end[10:] <= start[10:]
-    return f"{start[:10]} – {(last - timedelta(days=1) if whole_day else last).isoformat()}"
+def _span(service: Mapping[str, str], zone: str) -> str:
+    """A half-open span by its first and last day in the contract's zone."""
+    first, end = (datetime.fromisoformat(service[name]).astimezone(ZoneInfo(zone)) for name in ("start", "end"))
+    last = max(first, end - timedelta(microseconds=1))
+    return f"{first.date()} – {last.date()}"
 
 
 def _sums(one: Mapping[str, Any]) -> str:

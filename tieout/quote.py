@@ -29,7 +29,6 @@ from tieout.invoicing.wire import amount_text, credit_documents, exact_text, lin
 from tieout.offline import HOUR, bills, usage_sums
 from tieout.period import Period
 from tieout.rating.adjustments import RATED
-from tieout.rating.rater import Row
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records
 from tieout.usage_stage import Limits, UsageState, one_by_one
 

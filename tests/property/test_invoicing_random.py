@@ -6,7 +6,7 @@ from fractions import Fraction as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import invoice_oracle, oracle
+from tests import invoice_oracle
 from tests.unit.test_quote import ask
 from tieout.contract_book import ContractBook
 from tieout.contracts import parse_contract
@@ -59,18 +59,18 @@ def test_a_quote_has_the_lines_of_the_oracle(data):
 def test_credits_pay_what_the_oracle_says(data):
     charge = {"charge_id": "u", "meter": "m", "price": {"model": "per_unit", "unit_price": "1"}}
     times = st.none() | st.tuples(st.sampled_from(["2026-02", "2026-03"]), DAYS).map(lambda at: f"{at[0]}-{at[1]:02}T00:00:00Z")
-    credits = []
+    granted = []
     for i in range(data.draw(st.integers(1, 4))):
         begins, expires = data.draw(times), data.draw(times)
         if begins and expires and expires <= begins:
             expires = None
-        credits.append({"grant_id": f"g{i}", "amount": data.draw(CENTS), "priority": data.draw(st.integers(1, 2)), "kind": data.draw(st.sampled_from(["granted", "purchased"])), "effective_from": begins, "expires_at": expires})
-    contract = {"contract_id": "c", "customer_id": "k", "effective_from": "2026-02-01T00:00:00Z", "charges": [charge], "credits": credits}
+        granted.append({"grant_id": f"g{i}", "amount": data.draw(CENTS), "priority": data.draw(st.integers(1, 2)), "kind": data.draw(st.sampled_from(["granted", "purchased"])), "effective_from": begins, "expires_at": expires})
+    contract = {"contract_id": "c", "customer_id": "k", "effective_from": "2026-02-01T00:00:00Z", "charges": [charge], "credits": granted}
     events = [event | {"quantity": event["quantity"]} for event in data.draw(usage_events(contract)) if F(event["quantity"])]
     answer = ask(None, events, contract=contract, as_of="2026-04-02T00:00:00Z")
     _, paid = invoice_oracle.bill(contract, events, "2026-03")
     assert {one["grant_id"]: F(one["applied"]) for one in answer["credits"]} == {name: applied for name, (applied, _) in paid.items()}
-    ended = {c["grant_id"] for c in credits if c["expires_at"]}
+    ended = {c["grant_id"] for c in granted if c["expires_at"]}
     assert {one["grant_id"]: F(one["balance"]) for one in answer["credits"] if one["grant_id"] not in ended} == {name: left for name, (_, left) in paid.items() if name not in ended}
     assert F(answer["amount_due"]) == F(answer["total"]) - sum(applied for applied, _ in paid.values())
 

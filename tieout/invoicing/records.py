@@ -213,6 +213,7 @@ class Invoice(NamedTuple):
     credits: tuple[CreditUse, ...]
     amount_due: int
     tax_treatment: str | None = None
+    time_zone: str = "UTC"
     voids: str | None = None
     credits_invoice: str | None = None
 
