@@ -327,12 +327,15 @@ def test_a_batch_of_invoices_answers_each_line(tmp_path):
     cases = [
         {"id": 1, "contract": contract, "period": "2026-01", "events": [{"quantity": "3"}]},
         {"id": 2, "contract": contract, "period": "2025-12"},
-        {"id": 3, "contract": contract | {"billing": {"thresholds": ["5"]}}, "period": "2026-01"},
+        {"id": 3, "contract": contract | {"rate_card": {"rate_card_id": "list", "version": 1}}, "period": "2026-01"},
         {"id": 4, "contract": contract},
+        {"id": 5, "contract": contract | {"billing": {"thresholds": ["10", "25"]}, "charges": [*contract["charges"], fee("1")]}, "period": "2026-01", "events": [{"quantity": "6"}] * 5},
     ]
     path = tmp_path / "cases.jsonl"
     path.write_text("\n".join(json.dumps(case) for case in cases))
     answer = subprocess.run([sys.executable, "-m", "flows.cli", "invoice", "--batch", str(path)], capture_output=True, text=True, check=True)
     answers = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [one["total"] for one in answers[0]["invoices"]] == ["3.00"]
-    assert [(one["id"], one["error"]["path"]) for one in answers[1:]] == [(2, "period"), (3, "billing.thresholds"), (4, "period")]
+    assert [(one["id"], one["error"]["path"]) for one in answers[1:4]] == [(2, "period"), (3, "rate_card"), (4, "period")]
+    early = answers[4]["invoices"]  # 12 reaches 10, 30 reaches 25; the close has nothing left but the fee
+    assert [[(line["kind"], line["amount"]) for line in one["lines"]] for one in early] == [[("usage", "12.00")], [("delta", "18.00")], [("fee", "1.00")]]
