@@ -77,7 +77,7 @@ def _touched(account: Account, timeline: Sequence[Interval], period: Period, tak
     starts = {period.start_us, *(one.period_us for one in taken)} | {one.key.period_us for one in account.billed if one.released}
     new = [i.start_us for i in timeline if i.version.version > account.version]
     if new and account.version:
-        starts |= {one.key.period_us for one in account.billed if one.end_us > min(new)}
+        starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     calendar = timeline[0].version.billing.calendar
