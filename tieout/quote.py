@@ -1,35 +1,37 @@
 """A quote: usage priced against contracts offline, with the lines that an invoice would have.
 
-In: cases of contract versions and usage events. Out: each event's fate and amount, and the lines of every billing
-period: usage, flat fees, minimums. The rules of usage (section 2) and prices (section 4) are those of the usage stage
-itself; only the lines are made here. Commitments, coupons, prepaid credits, thresholds and rate cards are refused by
-name, because this release does not price them.
+In: cases of contract versions and usage events. Out: each event's fate and amount, the lines of every billing period
+without tax, and what prepaid credits pay of them. The rules of usage (section 2) and prices (section 4) are those of the
+usage stage itself, the lines those of invoicing. A quote knows everything from the start, so it has no deltas; it shows no
+invoices that a threshold would make early.
 
 Source: docs/semantics.md sections 4 and 5, docs/interfaces.md (quote in batch).
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tieout import dedup, ids, money
+from tieout import dedup
 from tieout.contract_book import ContractBook, Interval
-from tieout.contracts import Charge, ContractRefused, ContractVersion, Flat, Problem
+from tieout.contracts import ContractRefused, ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE
-from tieout.period import Calendar, Period
-from tieout.rating.adjustments import QUANTITY, RATED
-from tieout.rating.rater import Row, chain_pair
-from tieout.rating.tariff import INACTIVE, Group, kind_of
+from tieout.invoicing.credits import balances, grants, shown
+from tieout.invoicing.records import Account, CreditUse, Line, UsageSum
+from tieout.invoicing.supported import problems
+from tieout.invoicing.wire import amount_text, credit_documents, exact_text, line_document
+from tieout.offline import HOUR, bills, usage_sums
+from tieout.period import Period
+from tieout.rating.adjustments import RATED
+from tieout.rating.rater import Row
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records
 from tieout.usage_stage import Limits, UsageState, one_by_one
-
-HOUR: Final = 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +54,13 @@ class EventAnswer(NamedTuple):
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One invoice line without tax; exact amounts in 10^-12, ``amount`` in minor units of the currency."""
+class QuotedContract(NamedTuple):
+    """What a contract's billing periods come to: lines without tax, and what its grants paid."""
 
     contract_id: str
-    charge_id: str
-    group: Group | None
-    kind: str
-    start_us: int
-    end_us: int
-    period: str
-    period_start_us: int
-    versions: tuple[int, ...]
-    quantity: int
-    usage_exact: int
-    exact: Fraction
     currency: str
-    legal_entity_id: str
-
-    @property
-    def line_id(self) -> str:
-        """Derived from what the line is."""
-        return ids.text(("line", self.contract_id, self.charge_id, *(self.group or ()), self.kind, self.period, self.start_us, self.end_us))
-
-    @property
-    def correlation_id(self) -> str:
-        """Contract, charge, group and billing period as one id, carried to the ledger."""
-        high, low = chain_pair(ids.pair_of(ids.of_text(self.contract_id), ids.of_text(self.charge_id)), self.group, self.period_start_us)
-        return f"{high:016x}{low:016x}"
-
-    @property
-    def amount(self) -> int:
-        """The rounded amount in minor units."""
-        scaled = self.exact * 10 ** money.minor_unit(self.currency)
-        return money.round_ratio(scaled.numerator, scaled.denominator)
+    lines: tuple[Line, ...]
+    credits: tuple[CreditUse, ...]
 
 
 @dataclass(slots=True)
@@ -94,11 +68,17 @@ class Quote:
     """The answer to a case."""
 
     events: list[EventAnswer] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    contracts: list[QuotedContract] = field(default_factory=list)
 
 
 def quote(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator[Quote | ContractRefused]:
     """Answer cases in order; ``events`` holds the rows of all of them. A refused contract answers for its case."""
+    for rated in rated_cases(cases, events):
+        yield rated if isinstance(rated, ContractRefused) else Quote(rated.answers(), list(rated.quoted()))
+
+
+def rated_cases(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator["RatedCase | ContractRefused"]:
+    """Each case with its events priced, in order."""
     bad, rejected = out_of_range(events, np.arange(events.num_rows))
     by_row = {found.row: found for found in rejected}
     digests = content_digests(events)
@@ -110,37 +90,64 @@ def quote(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator[Quote | Con
     for case in cases:
         rows = slice(case.first, case.first + case.count)
         try:
-            yield _Answer(case, singles[rows], by_row, bad[rows].copy(), below[rows]).answer(digests[rows])
+            rated = RatedCase(case, singles[rows], by_row, bad[rows].copy(), below[rows])
+            rated.rate(digests[rows])
+            yield rated
         except ContractRefused as refused:
             yield refused
 
 
-class _Answer:
-    """One case being answered."""
+class RatedCase:
+    """One case: its events judged and priced, its contracts' billing periods."""
 
     def __init__(self, case: Case, events: list[UsageEvent], rejected: dict[int, Rejected], bad: npt.NDArray[Any], below: npt.NDArray[Any]) -> None:
         self.case, self.bad, self.below, self.events = case, bad, below, events
         self.reasons = {row - case.first: found.reason for row, found in rejected.items() if case.first <= row < case.first + case.count} if rejected else {}
         self.state = UsageState(Limits(), book=ContractBook(first_number=None))
+        self.fates: list[tuple[str, str | None]] = []
+        self.as_of = 0
         for version in sorted(case.versions, key=lambda v: (v.contract_id, v.version)):
             _supported(version)
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
 
-    def answer(self, digests: npt.NDArray[Any]) -> Quote:
+    def rate(self, digests: npt.NDArray[Any]) -> None:
+        """Judge the events and price them, as of the case's instant."""
         time = np.array([event.time for event in self.events], np.int64)
-        as_of = self.case.as_of if self.case.as_of is not None else self._last_close(time)
-        fates = self._judge(digests, time, np.minimum(time, as_of))
-        self.state.rater.clock = max(self._through(as_of) - 1, 0)
+        self.as_of = self.case.as_of if self.case.as_of is not None else self._last_close(time)
+        self.fates = self._judge(digests, time, np.minimum(time, self.as_of))
+        self.state.rater.clock = max(self._through(self.as_of) - 1, 0)
         self.state.rater.open_periods(len(time))
+
+    def answers(self) -> list[EventAnswer]:
+        """What became of each event."""
         amounts: dict[tuple[str, str, str], int] = defaultdict(int)
         for row in self.state.rater.rows:
             amounts[row.tariff.contract.customer_id, row.key.source, row.key.event_id] += row.amount
         answers = []
-        for event, (fate, reason) in zip(self.events, fates, strict=True):
+        for event, (fate, reason) in zip(self.events, self.fates, strict=True):
             name = (event.customer_id, event.key.source, event.key.event_id)
             amount = amounts.pop(name, 0) if fate == "priced" else 0
             answers.append(EventAnswer(event.key.event_id, fate, reason, amount))
-        return Quote(answers, list(self._lines(as_of)))
+        return answers
+
+    def quoted(self) -> Iterator[QuotedContract]:
+        """Every contract billed to the case's instant, period by period."""
+        for name in self.contracts():
+            timeline, periods = self.timeline(name), self.periods(name, self.as_of)
+            if not periods:
+                continue
+            done = list(bills(name, timeline, periods, self.usage(name)))
+            lines = tuple(line for one in done for invoice in one.invoices for line in invoice.lines)
+            yield QuotedContract(name, timeline[0].version.currency, lines, _credits(timeline, done[-1].account, self.as_of))
+
+    def usage(self, contract_id: str, rows: Sequence[Row] | None = None) -> list[UsageSum]:
+        """The sums of a contract's rated usage, or of some rows of it."""
+        mine = self.rows(contract_id) if rows is None else rows
+        return usage_sums(self.state.tariffs, mine, self.state.voided, self.timeline(contract_id))
+
+    def rows(self, contract_id: str) -> list[Row]:
+        """A contract's rated rows."""
+        return [row for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id]
 
     def _judge(self, digests: npt.NDArray[Any], time: npt.NDArray[Any], record: npt.NDArray[Any]) -> list[tuple[str, str | None]]:
         """Each event's fate: the checks in their order, then one by one."""
@@ -186,15 +193,16 @@ class _Answer:
 
     def _through(self, as_of: int) -> int:
         """The end of the last period that is quoted."""
-        ends = [p.end_us for name in self._contracts() for p in self._periods(name, as_of)]
+        ends = [p.end_us for name in self.contracts() for p in self.periods(name, as_of)]
         return max(ends, default=as_of)
 
-    def _contracts(self) -> list[str]:
+    def contracts(self) -> list[str]:
+        """The contracts of the case, in the order in which they were given."""
         return list(dict.fromkeys(version.contract_id for version in self.case.versions))
 
-    def _periods(self, contract_id: str, as_of: int) -> list[Period]:
+    def periods(self, contract_id: str, as_of: int) -> list[Period]:
         """The billing periods with events, and all in which a version is in force that close by ``as_of``."""
-        intervals = self._intervals(contract_id)
+        intervals = self.timeline(contract_id)
         if not intervals:
             return []
         calendar = intervals[0].version.billing.calendar
@@ -210,181 +218,39 @@ class _Answer:
                 period = calendar.next(period)
         return [found[start] for start in sorted(found)]
 
-    def _intervals(self, contract_id: str) -> tuple[Interval, ...]:
+    def timeline(self, contract_id: str) -> tuple[Interval, ...]:
+        """A contract's governing intervals."""
         return self.state.book.intervals(contract_id)
-
-    def _lines(self, as_of: int) -> Iterator[Line]:
-        by_contract: dict[str, dict[tuple[int, str, Group | None], list[Row]]] = {}
-        for row in self.state.rater.rows:
-            place = (row.period.start_us, row.tariff.charge.charge_id, row.group)
-            by_contract.setdefault(row.tariff.contract.contract_id, {}).setdefault(place, []).append(row)
-        for contract_id in self._contracts():
-            rows = by_contract.get(contract_id, {})
-            for period in self._periods(contract_id, as_of):
-                lines = [_usage_line(found) for (start, _, _), found in rows.items() if start == period.start_us]
-                last = self._in_force(contract_id, period)
-                lines += self._quiet_lines(last, period, {line.charge_id for line in lines if self._live(rows, period, line.charge_id)})
-                lines += self._fees(contract_id, period)
-                yield from lines
-                yield from _minimums(lines, last, period)
-
-    def _live(self, rows: dict[tuple[int, str, Group | None], list[Row]], period: Period, charge_id: str) -> bool:
-        """Whether a charge has a price from its events in the period, voided ones aside."""
-        found = [row for (start, charge, _), all_ in rows.items() if (start, charge) == (period.start_us, charge_id) for row in all_]
-        customer = found[0].tariff.contract.customer_id
-        return any((customer, row.key) not in self.state.voided or row.tariff.kind == "level" for row in found)
-
-    def _in_force(self, contract_id: str, period: Period) -> ContractVersion | None:
-        return self.state.book.governing(contract_id, period.end_us - 1)
-
-    def _quiet_lines(self, version: ContractVersion | None, period: Period, busy: set[str]) -> list[Line]:
-        """One line of P(0) for each usage charge whose period closes without live events."""
-        if version is None or version.status in INACTIVE:
-            return []
-        lines = []
-        for charge in version.charges:
-            if isinstance(charge.price, Flat) or charge.charge_id in busy:
-                continue
-            tariff = self.state.tariffs.find(version.contract_id, version.version, charge.charge_id)
-            if tariff.kind == "level" and any(place[:2] == (version.contract_id, charge.charge_id) for place in self.state.rater.levels):
-                continue
-            amount = 0 if tariff.price is None or kind_of(charge) == "amount" else tariff.price.at(0)
-            lines.append(_line(version, charge, "usage", period, period.start_us, period.end_us, Fraction(amount, RATED)))
-        return lines
-
-    def _fees(self, contract_id: str, period: Period) -> Iterator[Line]:
-        """Flat fees that fall due in the period: intervals that begin in it (advance) or end in it (arrears)."""
-        intervals = self._intervals(contract_id)
-        names = dict.fromkeys(c.charge_id for i in intervals for c in i.version.charges if isinstance(c.price, Flat))
-        for name in names:
-            seen: set[int] = set()
-            for interval in intervals:
-                charge = _fee(interval.version, name)
-                if charge is None:
-                    continue
-                for due in _due(interval.version, charge, period):
-                    if due.start_us not in seen:
-                        seen.add(due.start_us)
-                        yield from self._stretches(intervals, name, due, period)
-
-    def _stretches(self, intervals: tuple[Interval, ...], name: str, due: Period, period: Period) -> Iterator[Line]:
-        """Each version's stretch of a fee's interval, a service period of its own, prorated over the full interval."""
-        for interval in intervals:
-            charge = _fee(interval.version, name)
-            start, end = max(interval.start_us, due.start_us), min(interval.end_us, due.end_us)
-            if charge is None or start >= end or not isinstance(charge.price, Flat) or interval.version.status in INACTIVE:
-                continue
-            share = _share(interval.version.billing.calendar, charge, start, end, due)
-            discount = 1 - Fraction(charge.discount_percent) / 100
-            yield _line(interval.version, charge, "fee", period, start, end, Fraction(charge.price.amount) * share * discount)
 
 
 def _supported(version: ContractVersion) -> None:
     """Refuse what a quote would have to leave out."""
-    parts = {
-        "commitments": version.commitments, "coupons": version.coupons, "credits": version.credits,
-        "billing.thresholds": version.billing.thresholds, "rate_card": version.rate_card,
-    }
-    problems = [
-        Problem(path, "not_supported", "this release does not price it; quote the contract without it")
-        for path, given in parts.items()
-        if given
-    ]
-    if problems:
-        raise ContractRefused(problems)
+    found = problems(version)
+    if found:
+        raise ContractRefused(found)
 
 
-def _usage_line(rows: list[Row]) -> Line:
-    amount = sum(row.amount for row in rows)
-    last = rows[-1]
-    line = _line(last.tariff.contract, last.tariff.charge, "usage", last.period, last.period.start_us, last.period.end_us, Fraction(amount, RATED))
-    versions = tuple(sorted({row.tariff.contract.version for row in rows}))
-    return replace(line, group=last.group, versions=versions, quantity=sum(row.quantity for row in rows), usage_exact=amount)
-
-
-def _line(version: ContractVersion, charge: Charge, kind: str, period: Period, start: int, end: int, exact: Fraction) -> Line:
-    return Line(
-        version.contract_id, charge.charge_id, None, kind, start, end, period.label, period.start_us, (version.version,),
-        QUANTITY if kind == "fee" else 0, 0, exact, version.currency, charge.legal_entity_id or version.legal_entity_id,
-    )
-
-
-def _minimums(lines: list[Line], version: ContractVersion | None, period: Period) -> Iterator[Line]:
-    """What a charge's minimum adds to the sum of its rounded lines."""
-    for charge in version.charges if version is not None and version.status not in INACTIVE else ():
-        if charge.minimum is None or version is None:
-            continue
-        scale = 10 ** money.minor_unit(version.currency)
-        billed = sum(line.amount for line in lines if line.charge_id == charge.charge_id)
-        missing = Fraction(charge.minimum) - Fraction(billed, scale)
-        if missing > 0:
-            yield _line(version, charge, "minimum", period, period.start_us, period.end_us, missing)
-
-
-def _fee(version: ContractVersion, name: str) -> Charge | None:
-    return next((c for c in version.charges if c.charge_id == name and isinstance(c.price, Flat)), None)
-
-
-def _due(version: ContractVersion, charge: Charge, period: Period) -> list[Period]:
-    """The fee's intervals that fall due in a billing period."""
-    calendar = replace(version.billing.calendar, period=charge.interval or version.billing.period)
-    spanning = calendar.spanning(period.start_us, period.end_us)
-    if charge.timing == "advance":
-        return [p for p in spanning if period.start_us <= p.start_us < period.end_us]
-    first = calendar.containing(period.start_us - 1)
-    return [p for p in (first, *spanning) if period.start_us < p.end_us <= period.end_us]
-
-
-def _share(calendar: Calendar, charge: Charge, start: int, end: int, due: Period) -> Fraction:
-    """Covered over full interval, by day in the contract's zone or by second."""
-    if charge.proration == "none":
-        return Fraction(1)
-    if charge.proration == "second":
-        return Fraction(end - start, due.end_us - due.start_us)
-    days = calendar.days(due)
-    covered = sum(1 for day in days[:-1] if start <= day < end)
-    return Fraction(covered, len(days) - 1)
+def _credits(timeline: Sequence[Interval], account: Account, as_of: int) -> tuple[CreditUse, ...]:
+    """What every grant has paid, in the order of use, and its balance as it is told at ``as_of``."""
+    all_ = grants(timeline)
+    left = balances(all_, account.burns, account.broken)
+    paid = {grant.grant_id: sum(one.amount for one in account.burns if one.grant_id == grant.grant_id) for grant in all_}
+    return tuple(CreditUse(grant.grant_id, paid[grant.grant_id], shown(grant, left[grant.grant_id], as_of)) for grant in all_)
 
 
 def answer_document(answer: Quote) -> dict[str, Any]:
     """A quote as the JSON document of docs/interfaces.md."""
-    currency = answer.lines[0].currency if answer.lines else "USD"
-    minor = money.minor_unit(currency)
-    exact = sum((line.exact for line in answer.lines), Fraction(0))
-    total = sum(line.amount for line in answer.lines)
+    lines = [(contract.contract_id, line) for contract in answer.contracts for line in contract.lines]
+    currency = lines[0][1].key.currency if lines else "USD"
+    total = sum(line.amount for _, line in lines)
+    applied = sum(use.applied for contract in answer.contracts for use in contract.credits)
     return {
         "events": [
             {"id": e.event_id, "fate": e.fate, "reason": e.reason, "amount": exact_text(Fraction(e.amount, RATED))} for e in answer.events
         ],
-        "lines": [_line_document(line) for line in answer.lines],
-        "total_exact": exact_text(exact),
-        "total": format(money.decimal(total, minor), "f"),
-        "credits": [],
-        "amount_due": format(money.decimal(total, minor), "f"),
+        "lines": [line_document(line, contract_id) for contract_id, line in lines],
+        "total_exact": exact_text(sum((line.exact for _, line in lines), Fraction(0))),
+        "total": amount_text(total, currency),
+        "credits": [document for contract in answer.contracts for document in credit_documents(contract.credits, contract.currency)],
+        "amount_due": amount_text(total - applied, currency),
     }
-
-
-def _line_document(line: Line) -> dict[str, Any]:
-    return {
-        "line_id": line.line_id, "correlation_id": line.correlation_id, "contract_id": line.contract_id, "charge_id": line.charge_id,
-        "group": None if line.group is None else list(line.group), "kind": line.kind, "period": line.period,
-        "service_period": {"start": _time_text(line.start_us), "end": _time_text(line.end_us)}, "delta_of": None,
-        "contract_versions": list(line.versions), "legal_entity_id": line.legal_entity_id,
-        "quantity": exact_text(Fraction(line.quantity, QUANTITY)),
-        "usage_amount_exact": exact_text(Fraction(line.usage_exact, RATED)), "amount_exact": exact_text(line.exact),
-        "amount": format(money.decimal(line.amount, money.minor_unit(line.currency)), "f"), "currency": line.currency,
-    }
-
-
-def _time_text(instant: int) -> str:
-    return str(np.datetime64(instant, "us")) + "Z"
-
-
-def exact_text(value: Fraction) -> str:
-    """An exact figure: a decimal where it is one, else a fraction ``n/d``."""
-    scale = value.denominator.bit_length()  # 2^n and 5^n divide 10^n, and n is at most this
-    if 10**scale % value.denominator:
-        return f"{value.numerator}/{value.denominator}"
-    units = value.numerator * 10**scale // value.denominator
-    text = format(money.decimal(units, scale), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -82,6 +82,7 @@ class Customer:
 
     aliases: dict[Name, Name] = Field(default_factory=dict)
     tax_jurisdiction: Name | None = None
+    tax_treatment: Literal["standard", "exempt", "reverse_charge"] | None = None
     payment_terms_days: Days | None = None
     erp_ids: dict[Name, Name] = Field(default_factory=dict)
 

@@ -167,7 +167,7 @@ def test_a_fee_is_prorated_by_day_in_the_contracts_zone():
         ({"charge": {"price": {"model": "per_unit", "unit_price": "1"}}, "events": [{"quantity": "1", "size": "2"}]}, "events.0.size", "unknown field"),
         ({"contract": {"contract_id": "c", "customer_id": "k", "effective_from": "2026-02-01T00:00:00Z", "effective_to": "2026-02-01T00:00:00Z"}}, "", "empty"),
         ({"contract": {"contract_id": "c", "customer_id": "k", "effective_from": "2026-02-01T00:00:00Z", "billing": {"time_zone": "Mars/Base"}}}, "billing.time_zone", "IANA"),
-        ({"contract": {"contract_id": "c", "customer_id": "k", "effective_from": "2026-02-01T00:00:00Z", "coupons": [{"coupon_id": "x", "percent": "5"}]}}, "coupons", "does not price"),
+        ({"contract": {"contract_id": "c", "customer_id": "k", "effective_from": "2026-02-01T00:00:00Z", "commitments": [{"commitment_id": "x", "amount": "5", "interval": "week"}]}}, "commitments.0.interval", "shorter than the billing period"),
     ],
 )
 def test_an_impossible_case_is_refused_with_its_path(case, path, word):

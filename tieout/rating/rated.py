@@ -240,7 +240,7 @@ def _no_facts(n: int) -> pa.Array:
 
 def _single_table(tariffs: Tariffs, rows: list[Row]) -> pa.Table:
     found = tariffs.charges.of(np.array([row.tariff.number for row in rows], np.int64))
-    rated = _ids(tariffs, rows)
+    rated = row_ids(tariffs, rows)
     correlation = ids.combine(found.correlation, ids.of_rows([group_lanes(row.group) for row in rows]))
     correlation = ids.combine(correlation, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
     names = ids.hexadecimal(rated)
@@ -290,7 +290,7 @@ def _facts(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
+def row_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
     """The rated ids of single rows: first what events and corrections caused, then the carries that follow."""
     base = _bases(tariffs, rows)
     causes = []

@@ -1,0 +1,54 @@
+"""Coupons: percents one after the other, then fixed amounts, off the rounded lines of a billing period.
+
+In: the period's lines (usage, fees, minimums, commitments, overage). Out: one line for each coupon and line that it
+lowers, with that line's charge, group, service period and legal entity. A coupon takes its share of what the earlier
+ones have left, never more; its amount is rounded once and split over the lines that are above 0 by largest remainder.
+The version in force at the period's end says which coupons there are; one with ``until`` counts for billing periods that
+begin before it. Source: docs/semantics.md section 4 (coupons).
+"""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+
+from tieout import money
+from tieout.contract_book import Interval
+from tieout.contracts import ContractVersion, Coupon
+from tieout.invoicing import timeline as times
+from tieout.invoicing.lines import major, minor
+from tieout.invoicing.records import Line
+from tieout.period import Period, micros
+
+
+def coupon_lines(timeline: Sequence[Interval], period: Period, lines: Sequence[Line]) -> Iterator[Line]:
+    """The coupon lines of a billing period; amounts are 0 or below."""
+    version = times.active_at_end(timeline, period)
+    if version is None or not version.coupons:
+        return
+    mine = [one for one in lines if one.key.currency == version.currency]
+    left = [one.amount for one in mine]
+    valid = [one for one in version.coupons if one.until is None or period.start_us < micros(one.until)]
+    percents = ((one, _percent(one)) for one in valid if one.percent is not None)
+    for coupon, share in chain(percents, ((one, None) for one in valid if one.amount is not None)):
+        base = sum(left)
+        exact = major(base, version.currency) * share if share is not None else min(Fraction(coupon.amount or 0), major(base, version.currency))
+        weights = [max(amount, 0) for amount in left]
+        off = minor(exact, version.currency)
+        if base <= 0 or off <= 0:
+            continue
+        for place, part in enumerate(money.allocate(off, weights)):
+            if part:
+                yield _line(mine[place], coupon, version, exact * Fraction(weights[place], sum(weights)), part, fixed=share is None)
+            left[place] -= part
+
+
+def _percent(coupon: Coupon) -> Fraction:
+    return Fraction(coupon.percent or 0) / 100
+
+
+def _line(lowered: Line, coupon: Coupon, version: ContractVersion, exact: Fraction, amount: int, *, fixed: bool) -> Line:
+    key = lowered.key._replace(kind="coupon", ref=(coupon.coupon_id, "amount" if fixed else "percent", lowered.key.kind, *lowered.key.ref))
+    return lowered._replace(
+        key=key, kind="coupon", versions=(version.version,), quantity=0, usage_exact=0, exact=-exact, amount=-amount, tiers=(),
+        usage_count=0, usage_digest=0,
+    )

@@ -1,0 +1,49 @@
+"""Documents: lines of one close put together, one document for each legal entity and currency.
+
+In: the lines to bill, and what credits paid of them. Out: unnumbered final invoices with derived ids; one whose total is
+below 0 is a credit note. Numbers are given later, by legal entity. Source: docs/semantics.md section 5.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+
+from tieout import ids
+from tieout.contracts import ContractVersion
+from tieout.invoicing.credits import Grant, balances, shown
+from tieout.invoicing.records import Account, Burn, CreditUse, Invoice, Line
+from tieout.period import Period, local
+
+
+def documents(account: Account, version: ContractVersion, period: Period, lines: Sequence[Line], credit: Mapping[tuple[str, str], tuple[CreditUse, ...]], treatment: str | None, as_of: int) -> Iterator[Invoice]:
+    """The documents of a close, by legal entity and currency in the order of their first lines."""
+    places = dict.fromkeys((one.key.legal_entity_id, one.key.currency) for one in lines)
+    for number, place in enumerate(places):
+        mine = tuple(one for one in lines if (one.key.legal_entity_id, one.key.currency) == place)
+        yield document(version, period, place, mine, credit.get(place, ()), account.issued + number, treatment, as_of)
+
+
+def document(version: ContractVersion, period: Period, place: tuple[str, str], lines: tuple[Line, ...], credit: tuple[CreditUse, ...], number: int, treatment: str | None, as_of: int) -> Invoice:
+    """One document; its id comes from the contract, the entity, the period and how many documents the contract had."""
+    tax = sum(one.amount for one in lines if one.key.kind == "tax")
+    total = sum(one.amount for one in lines)
+    issued = local(as_of, version.billing.time_zone).date()
+    return Invoice(
+        ids.text(("invoice", version.contract_id, *place, period.start_us, number)),
+        "credit_note" if total < 0 else "invoice", "final", version.customer_id, version.contract_id, *place, period,
+        issued.isoformat(), (issued + timedelta(days=version.billing.payment_terms_days)).isoformat(), lines,
+        total - tax, tax, total, credit, total - sum(one.applied for one in credit), treatment, version.billing.time_zone,
+    )  # fmt: skip
+
+
+def credit_uses(grants: Sequence[Grant], account: Account, after: Sequence[Burn], as_of: int) -> dict[tuple[str, str], tuple[CreditUse, ...]]:
+    """By legal entity and currency, what each grant paid more (or less) than before, and its balance."""
+    left = balances(grants, after, account.broken)
+    applied: dict[tuple[str, str], dict[str, int]] = {}
+    for burns, sign in ((account.burns, -1), (after, 1)):
+        for one in burns:
+            uses = applied.setdefault((one.key.legal_entity_id, one.key.currency), {})
+            uses[one.grant_id] = uses.get(one.grant_id, 0) + sign * one.amount
+    return {
+        place: tuple(CreditUse(g.grant_id, uses[g.grant_id], shown(g, left[g.grant_id], as_of)) for g in grants if uses.get(g.grant_id))
+        for place, uses in applied.items()
+    }

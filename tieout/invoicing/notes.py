@@ -1,0 +1,190 @@
+"""Taking documents back: void, credit note in full or by line, and an amount off a line.
+
+In: the account, a final document of it, and what to take back. Out: the document that says so (a credit note; an invoice
+where it takes back a credit note), and the next account. What a void or a credit note by line takes back is billable
+again, once: the next bill finds it missing and bills it as it is then; billing the same period again at once is the
+re-issue. An amount off a line is a concession: it stays billed, and no usage is released; a later void takes back what is
+left. Tax goes with its lines: ``r(tax x base taken back to date / base)`` less what went before, so all of it in the end.
+Credits that paid for a line are given back, the last burn first. A final document itself never changes.
+Source: docs/semantics.md section 5.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from tieout import money
+from tieout.contracts import ContractVersion
+from tieout.invoicing.credits import Grant, given_back
+from tieout.invoicing.documents import credit_uses, document
+from tieout.invoicing.lines import major
+from tieout.invoicing.records import DIGEST, Account, Invoice, Line, LineKey, Posted, Released, line_id
+
+
+class ReleaseRefused(ValueError):
+    """Something cannot be taken back; the message says why and what to do."""
+
+
+class TakenBack(NamedTuple):
+    """The document and the next account."""
+
+    account: Account
+    document: Invoice
+
+
+class _Part(NamedTuple):
+    """What is taken back of a line, in minor units; ``whole`` releases it."""
+
+    line: Line
+    amount: int
+    whole: bool
+
+
+def void(account: Account, version: ContractVersion, invoice: Invoice, grants: Collection[Grant], as_of: int) -> TakenBack:
+    """Take all of a document back that earlier notes have left."""
+    parts = [_Part(one, one.amount - _credited(account, one), whole=True) for one in _own(invoice) if not _gone(account, one)]
+    if not parts:
+        msg = f"invoice {invoice.invoice_id} is taken back already; nothing of it is left to void"
+        raise ReleaseRefused(msg)
+    return _take_back(account, version, invoice, parts, grants, as_of, voids=True)
+
+
+def credit_lines(account: Account, version: ContractVersion, invoice: Invoice, lines: Collection[str], grants: Collection[Grant], as_of: int) -> TakenBack:
+    """A credit note for whole lines, by id; all lines of a document make it a full one."""
+    parts = []
+    for one in _chosen(invoice, lines):
+        if _gone(account, one):
+            msg = f"line {one.line_id} of invoice {invoice.invoice_id} is taken back already"
+            raise ReleaseRefused(msg)
+        parts.append(_Part(one, one.amount - _credited(account, one), whole=True))
+    return _take_back(account, version, invoice, parts, grants, as_of, voids=False)
+
+
+def credit_amounts(account: Account, version: ContractVersion, invoice: Invoice, amounts: Mapping[str, int], as_of: int) -> TakenBack:
+    """A credit note for amounts off lines, in minor units above 0 and at most what is left of the line."""
+    parts = []
+    for one in _chosen(invoice, amounts):
+        left = 0 if _gone(account, one) else one.amount - _credited(account, one)
+        if not 0 < amounts[one.line_id] <= left:
+            msg = f"line {one.line_id} of invoice {invoice.invoice_id} has {left} minor units left; take back more than 0 and at most that"
+            raise ReleaseRefused(msg)
+        parts.append(_Part(one, amounts[one.line_id], whole=False))
+    return _take_back(account, version, invoice, parts, (), as_of, voids=False)
+
+
+def _own(invoice: Invoice) -> list[Line]:
+    """A document's lines without tax; those of a note that took lines back say nothing that could be taken back."""
+    if invoice.voids or invoice.credits_invoice:
+        msg = f"{invoice.invoice_id} takes another document back; bill again instead of taking it back too"
+        raise ReleaseRefused(msg)
+    return [one for one in invoice.lines if one.key.kind != "tax"]
+
+
+def _chosen(invoice: Invoice, names: Collection[str]) -> list[Line]:
+    found = [one for one in _own(invoice) if one.line_id in names]
+    strange = set(names) - {one.line_id for one in found}
+    if strange or not names:
+        told = f"no line {min(strange)} but for tax" if strange else "no lines were named"
+        msg = f"invoice {invoice.invoice_id}: {told}; name lines of the document, tax follows by itself"
+        raise ReleaseRefused(msg)
+    return found
+
+
+def _gone(account: Account, line: Line) -> bool:
+    return any(one.whole and one.line_id == line.line_id for one in account.released)
+
+
+def _credited(account: Account, line: Line) -> int:
+    return sum(one.amount for one in account.released if one.line_id == line.line_id)
+
+
+def _take_back(account: Account, version: ContractVersion, invoice: Invoice, parts: list[_Part], grants: Collection[Grant], as_of: int, *, voids: bool) -> TakenBack:
+    number = len(account.released)
+    taxes = [_tax(account, invoice, one, parts) for one in invoice.lines if one.key.kind == "tax"]
+    lines = [_negative(account.contract_id, part, number) for part in parts]
+    lines += [_tax_line(account.contract_id, tax, number) for tax in taxes if tax.amount]
+    billed = {one.key: one for one in account.billed}
+    for part in (*(part for part in parts if part.whole), *(tax.posted for tax in taxes)):
+        if part.line.key in billed:
+            billed[part.line.key] = _without(billed[part.line.key], part)
+    released = tuple(Released(invoice.invoice_id, part.line.line_id, part.amount, part.whole) for part in parts)
+    burns = given_back(account.burns, _costs(billed, parts))
+    place = (invoice.legal_entity_id, invoice.currency)
+    uses = credit_uses(list(grants), account, burns, as_of).get(place, ())
+    after = account._replace(issued=account.issued + 1, billed=tuple(billed.values()), burns=burns, released=account.released + released)
+    made = document(version, invoice.period, place, tuple(lines), uses, account.issued, invoice.tax_treatment, as_of)
+    name = invoice.invoice_id
+    return TakenBack(after, made._replace(voids=name) if voids else made._replace(credits_invoice=name))
+
+
+def _costs(billed: Mapping[LineKey, Posted], parts: Iterable[_Part]) -> dict[LineKey, int]:
+    """What the usage lines that are taken back still cost."""
+    return {part.line.key: max(billed[part.line.key].amount, 0) for part in parts if part.whole and part.line.key.kind == "usage" and part.line.key in billed}
+
+
+def _negative(contract_id: str, part: _Part, number: int) -> Line:
+    line, currency = part.line, part.line.key.currency
+    key = line.key._replace(ref=(*line.key.ref, "taken back", str(number)))
+    back = line._replace(
+        kind="delta", delta_of=line.line_id, line_id=line_id(contract_id, key, 0), amount=-part.amount, exact=-major(part.amount, currency),
+        quantity=0, usage_exact=0, usage_count=0, usage_digest=0, tiers=(),
+    )  # fmt: skip
+    if not part.whole:
+        return back
+    return back._replace(
+        quantity=-line.quantity, usage_exact=-line.usage_exact, usage_count=-line.usage_count, usage_digest=-line.usage_digest % DIGEST,
+        exact=-line.exact if part.amount == line.amount else back.exact,
+    )  # fmt: skip
+
+
+class _Tax(NamedTuple):
+    """What is taken back of a tax line: ``amount`` by this document, ``posted`` of what stands billed."""
+
+    line: Line
+    amount: int
+    posted: _Part
+
+
+def _tax(account: Account, invoice: Invoice, tax: Line, parts: list[_Part]) -> _Tax:
+    place = (tax.key.period_us, tax.key.legal_entity_id, tax.key.currency, tax.tax_code)
+    based = [one for one in _own(invoice) if (one.key.period_us, one.key.legal_entity_id, one.key.currency, one.tax_code) == place]
+    base, names = sum(one.amount for one in based), {one.line_id for one in based}
+    before = sum(one.amount for one in account.released if one.line_id in names)
+    latest = before + sum(part.amount for part in parts if part.line.line_id in names)
+    wholes = {one.line_id for one in account.released if one.whole}
+    done = sum(one.amount for one in based if one.line_id in wholes)
+    whole = done + sum(part.line.amount for part in parts if part.whole and part.line.line_id in names)
+    taken = {part.line.line_id for part in parts if part.whole}
+    every = names <= wholes | taken and bool(names & taken)
+    return _Tax(tax, _share(tax, latest, base) - _share(tax, before, base), _Part(tax, _share(tax, whole, base) - _share(tax, done, base), every))
+
+
+def _share(tax: Line, part: int, base: int) -> int:
+    ratio = Fraction(tax.amount * part, base) if base else Fraction(0)
+    return money.round_ratio(ratio.numerator, ratio.denominator)
+
+
+def _tax_line(contract_id: str, tax: _Tax, number: int) -> Line:
+    line = tax.line
+    key = line.key._replace(ref=(*line.key.ref, "taken back", str(number)))
+    return line._replace(
+        kind="delta", delta_of=line.line_id, line_id=line_id(contract_id, key, 0), amount=-tax.amount, exact=-major(tax.amount, line.key.currency)
+    )  # fmt: skip
+
+
+def _without(posted: Posted, part: _Part) -> Posted:
+    """What stands billed without a line; a first line that is taken back may be billed again as it is."""
+    line = part.line
+    if line.key.kind == "tax":
+        exact, amount = major(part.amount, line.key.currency), part.amount
+        if part.whole:
+            exact = line.exact
+    else:
+        exact, amount = line.exact, line.amount
+    left = Fraction(*posted.exact) - exact
+    whole = part.whole and line.kind != "delta"
+    return posted._replace(
+        quantity=posted.quantity - line.quantity, usage_exact=posted.usage_exact - line.usage_exact, exact=(left.numerator, left.denominator),
+        amount=posted.amount - amount, usage_count=posted.usage_count - line.usage_count,
+        usage_digest=(posted.usage_digest - line.usage_digest) % DIGEST, released="line" if whole or posted.released == "line" else "delta",
+    )  # fmt: skip

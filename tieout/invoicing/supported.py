@@ -1,0 +1,34 @@
+"""What a contract may ask of invoicing, and what is refused by name because it cannot be billed.
+
+In: a contract version. Out: problems with their paths. Source: docs/semantics.md section 5.
+"""
+
+from typing import Final
+
+from tieout.contracts import Commitment, ContractVersion, Problem
+
+_LENGTH: Final = {"week": 0, "month": 1, "quarter": 2, "year": 3, "term": 4}
+
+
+def problems(version: ContractVersion) -> list[Problem]:
+    """Why a version cannot be billed; empty where it can."""
+    found = []
+    if version.rate_card is not None:
+        found.append(Problem("rate_card", "not_supported", "its prices are resolved when it is published; give the charges themselves"))
+    for place, one in enumerate(version.commitments):
+        found += [Problem(f"commitments.{place}.{field}", "not_supported", message) for field, message in _commitment(version, one)]
+    for place, coupon in enumerate(version.coupons):
+        if coupon.percent is None and coupon.amount is None:
+            found.append(Problem(f"coupons.{place}", "value_error", "give 'percent' or 'amount'"))
+    return found
+
+
+def _commitment(version: ContractVersion, one: Commitment) -> list[tuple[str, str]]:
+    found = []
+    if _LENGTH[one.interval] < _LENGTH[version.billing.period]:
+        found.append(("interval", f"is shorter than the billing period, a {version.billing.period}; usage is summed by billing period"))
+    if "term" in (one.interval, one.scope) and (version.term is None or version.term.end_on is None):
+        found.append(("interval", "needs a term with an end; give the contract's 'term' both days"))
+    if one.scope not in ("contract", "term", *(charge.charge_id for charge in version.charges)):
+        found.append(("scope", f"{one.scope!r} is neither 'contract', 'term' nor the id of a charge"))
+    return found
