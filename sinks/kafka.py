@@ -132,7 +132,7 @@ class TransactionalWriter:
             values, keys = records.batch["value"], records.batch["key"]
             for start, end in requests(values):
                 self._columns.produce(topic, partition, values[start:end], keys[start:end])
-                self._producer.flush(ANSWER_SECONDS)  # while a request waits for the one before, the client's thread turns without end
+                self._flush()  # while a request waits for the one before, the client's thread turns without end
             return
         values, keys = records.batch["value"].to_pylist(), records.batch["key"].to_pylist()
         if bare:
@@ -144,6 +144,14 @@ class TransactionalWriter:
             if records.first_number is not None:
                 headers.append(("n", str(records.first_number + row).encode()))
             self._whole(topic, value, key, partition, max(stamps[row] // 1000, 0) if records.dated else 0, headers)
+
+    def _flush(self) -> None:
+        try:
+            self._producer.flush(ANSWER_SECONDS)
+        except SystemError as told:  # it had records to tell of besides, and came over its own exception
+            if isinstance(told.__cause__, KafkaException):
+                raise told.__cause__ from told
+            raise
 
     def _whole(self, topic: str, value: bytes | None, key: bytes | None, partition: int, stamp: int, headers: list[tuple[str, bytes]]) -> None:
         while True:

@@ -194,14 +194,17 @@ def test_the_contract_flow_commits_for_ticks_alone_once_in_a_while_and_counts_no
 def test_what_people_asked_for_is_read_without_the_ticks_between(tmp_path):
     Ingress.open(tmp_path, 1).close()
     release = Command("release", command_records.PARTITION, "usage-0", "ada", 5, "mended")
+    waive = Command("waive", "hold", "h1", "ada", 6, "a test")
     tick(tmp_path, "2026-01-06T00:00:00Z")
     governed_folders.send(tmp_path, release)
+    governed_folders.send(tmp_path, waive)
     tick(tmp_path, *(f"2026-01-06T{minute // 60:02}:{minute % 60:02}:00Z" for minute in range(1, 90)))
     reader = FilePlace(tmp_path).reader(topics.COMMANDS, 0)
     end = reader.refresh()
-    assert list(command_records.between(reader, 0, end)) == [release]
-    assert command_records.released(reader, 0, end, "usage-0")
-    assert [act.kind for act in exception_records._acts(FilePlace(tmp_path))] == ["release"]
+    assert [found.command for found in command_records.between(reader, 0, end)] == [release, waive]
+    assert [found.command for found in command_records.about(reader, 0, end, "release", command_records.PARTITION)] == [release]
+    acts, ignored = exception_records._acts(FilePlace(tmp_path))
+    assert ([act.kind for act in acts], list(ignored)) == (["waive"], [])
     assert tick_topic.newest(reader, 0, end).at == at("2026-01-06T01:29:00Z")
     assert tick_topic.newest(reader, 0, end, at("2026-01-06T00:00:30Z")) == ticks.Tick(at("2026-01-06T00:00:00Z"), at("2026-01-06T00:00:00Z"), 1)
     assert tick_topic.newest(reader, 1, end, at("2026-01-06T00:00:30Z")) is None

@@ -46,7 +46,7 @@ def sent(self, outputs, positions, group):
 
 def counted(self, lot, result, *rest):
     global left
-    left -= bool(result.slices) and self.reprices
+    left -= bool(result.slices) and bool(self.fold.state.jobs.queue)
     last = not left and where != "nowhere"
     if last and where == "folded":
         die()
