@@ -27,6 +27,11 @@ class MergedStream(Stream):
         consuming.assign([TopicPartition(topic, partition, position) for partition, position in positions.items()])
 
     @property
+    def end(self) -> int | None:
+        """The sum of the ends that were given."""
+        return None if self._ends is None else sum(self._ends.values())
+
+    @property
     def position(self) -> int:
         """The sum of the positions after the last records that were read."""
         ends = self._ends

@@ -4,12 +4,14 @@ import argparse
 import time
 from pathlib import Path
 
-from flows import bytewax_engine, contract, local_engine, output, usage
+from flows import bytewax_engine, contract, document, document_outputs, local_engine, output, usage
 from flows.cli import CommandError
 from flows.commands import files, run_kafka
 from flows.commands.summary import counts, report_of, totals
 from flows.contract import ContractCell
 from flows.contract_outputs import FLOW as CONTRACT
+from flows.document import DocumentCell
+from flows.document_outputs import FLOW as DOCUMENT
 from flows.file_place import FilePlace
 from flows.report import render
 from flows.usage import FLOW, UsageCell, UsageSource
@@ -20,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     """Run and print what it came to."""
     if options.bootstrap is not None:
         return run_kafka.run(options)
-    if options.flow not in (FLOW, CONTRACT):
+    if options.flow not in (FLOW, CONTRACT, DOCUMENT):
         msg = f"run {options.flow}: runs on a broker only, say where with --bootstrap HOST:PORT; in a folder the import puts each customer in its partition"
         raise CommandError(msg, 2)
     if options.dir is None:
@@ -29,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
     root, partitions = files.folder(options.dir)
     if options.flow == CONTRACT:
         return _run_contract(root, partitions, options)
+    if options.flow == DOCUMENT:
+        return _run_document(root, partitions, options)
     cells, seconds = run_usage(root, partitions, options.engine)
     output.show(totals([cell.token for cell in cells]), options.output, "usage flow, since the start")
     if options.report:
@@ -47,6 +51,20 @@ def _run_contract(root: Path, partitions: int, options: argparse.Namespace) -> i
     try:
         (bytewax_engine if options.engine == "bytewax" else local_engine).run(contract.pipeline(cell))
         output.show(counts([cell.token], ("received", *FATES, "published", "refusals", "settled")), options.output, "contract flow, since the start")
+    finally:
+        cell.close()
+    return 0
+
+
+def _run_document(root: Path, partitions: int, options: argparse.Namespace) -> int:
+    if options.report:
+        msg = "run document: has no report, 'tieout document ls' and 'tieout document show' tell what came of it; take --report out"
+        raise CommandError(msg, 2)
+    place = FilePlace(root)
+    cell = DocumentCell.start(place, partitions)
+    try:
+        (bytewax_engine if options.engine == "bytewax" else local_engine).run(document.pipeline(place, cell, partitions))
+        output.show(counts([cell.token], ("received", *document_outputs.FATES)), options.output, "document flow, since the start")
     finally:
         cell.close()
     return 0
