@@ -22,6 +22,8 @@ _ALERT: Final = re.compile(r"SSL routines:.*\balert\b")
 _NO_ANSWER: Final = re.compile(r"connect to|resolve host|timed? ?out|Recv failure|Send failure|Empty reply|HTTP error 5\d\d", re.IGNORECASE)
 """What the client says of a token's endpoint that does not answer; anything else is an answer."""
 _LOST: Final = "SSL transport error"
+_CUT: Final = "Local: Broker transport failure"
+"""In the middle of a login: a broker that stops or starts, whatever else the client makes of it."""
 _ADDRESS: Final = re.compile(r"://(?P<host>.+):(?P<port>\d+)/")
 
 
@@ -57,7 +59,7 @@ def is_refusal(error: KafkaError) -> bool:
     """Whether what a client reports does not pass by waiting."""
     code, text = error.code(), error.str()
     if code == KafkaError._AUTHENTICATION:  # noqa: SLF001 - the client's name of it
-        return not (_ACQUIRING in text and _NO_ANSWER.search(text))
+        return not ((_ACQUIRING in text and _NO_ANSWER.search(text)) or _CUT in text)
     if code == KafkaError._SSL:  # noqa: SLF001 - the same
         return _LOST not in text
     return _UNTRUSTED in text or _ALERT.search(text) is not None  # in TLS 1.3 a client's certificate is judged after the handshake

@@ -20,8 +20,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from sinks.connections import Connections
 from sinks.errors import CommitUnknown, Fenced, SinkError
+from sinks.kafka_columns import Columns, requests
 
 ANSWER_SECONDS: Final = 60.0
+_QUEUE_RECORDS: Final = 1_000_000
+_QUEUE_BYTES: Final = 1 << 30
 _LOOK_SECONDS: Final = 5.0
 """How long a fence is waited for before the client is asked whether the broker refuses it."""
 _WRITE: Final = {
@@ -32,8 +35,8 @@ _WRITE: Final = {
     # One request at a time: a broker takes any first sequence number from a producer that it does not know on a partition,
     # so of several first requests one that is answered late and sent again is taken for a duplicate and lost.
     "max.in.flight.requests.per.connection": 1,
-    "queue.buffering.max.messages": 1_000_000,
-    "queue.buffering.max.kbytes": 1_048_576,
+    "queue.buffering.max.messages": _QUEUE_RECORDS,
+    "queue.buffering.max.kbytes": _QUEUE_BYTES >> 10,
     "enable.idempotence": True,
     "delivery.report.only.error": True,
     "transaction.timeout.ms": 20_000,
@@ -65,6 +68,7 @@ class TransactionalWriter:
     def __init__(self, producer: Producer, name: str, unwritten: Mapping[str, KafkaError]) -> None:
         """``unwritten`` is why records were not taken, by topic: a commit that fails says only that some were not."""
         self._producer, self._name, self._unwritten = producer, name, unwritten
+        self._columns = Columns.of(producer)
 
     @classmethod
     def open(cls, settings: Mapping[str, Any], name: str) -> "TransactionalWriter":
@@ -87,8 +91,7 @@ class TransactionalWriter:
         """Write all records and the consumer group's positions in one transaction; CommitUnknown or Fenced otherwise."""
         try:
             self._producer.begin_transaction()
-            for records in outputs:
-                self._produce(records)
+            self._produce_all(outputs)
             if positions:
                 self._producer.send_offsets_to_transaction(positions, group, ANSWER_SECONDS)
             self._producer.commit_transaction(ANSWER_SECONDS)
@@ -98,6 +101,16 @@ class TransactionalWriter:
                 if reason.code() in _REFUSED:
                     raise _refused(reason, self._name, f"records of {topic}") from error
             raise _failed(cause, self._name, "a commit") from error
+
+    def _produce_all(self, outputs: list[Records]) -> None:
+        fits = _room(outputs)
+        try:
+            for records in outputs:
+                self._produce(records, fits=fits)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._STATE:  # noqa: SLF001 - the client's name
+                self._producer.commit_transaction(ANSWER_SECONDS)  # the transaction has failed before: this says why
+            raise
 
     def _cause(self, error: KafkaException) -> KafkaException:
         """What a failure goes back to: a call says only that there was something fatal, as a fence is; the client tells what when it is polled."""
@@ -109,16 +122,22 @@ class TransactionalWriter:
                 return cause
         return error
 
-    def _produce(self, records: Records) -> None:
+    def _produce(self, records: Records, *, fits: bool = False) -> None:
+        """Hand records over; ``fits``: the client's queue has room for all of the commit."""
+        n, topic, partition = records.batch.num_rows, records.topic, records.partition
+        bare = records.batch["headers"].null_count == n and not records.dated and records.first_number is None
+        if bare and fits and self._columns is not None and n > 1:
+            first = records.batch.slice(0, 1)  # the client tells of this one why it was not written
+            self._produce(records._replace(batch=first), fits=fits)
+            values, keys = records.batch["value"], records.batch["key"]
+            for start, end in requests(values):
+                self._columns.produce(topic, partition, values[start:end], keys[start:end])
+                self._producer.flush(ANSWER_SECONDS)  # while a request waits for the one before, the client's thread turns without end
+            return
         values, keys = records.batch["value"].to_pylist(), records.batch["key"].to_pylist()
-        produce, topic, partition = self._producer.produce, records.topic, records.partition
-        bare = records.batch["headers"].null_count == records.batch.num_rows
-        if bare and not records.dated and records.first_number is None:
-            for value, key in zip(values, keys, strict=True):  # one call a row: the client takes no columns
-                try:
-                    produce(topic, value, key, partition)
-                except BufferError:  # the client's queue is full
-                    self._whole(topic, value, key, partition, 0, [])
+        if bare:
+            for value, key in zip(values, keys, strict=True):
+                self._whole(topic, value, key, partition, 0, [])
             return
         stamps = records.batch["timestamp"].to_pylist()
         for row, (value, key, headers) in enumerate(zip(values, keys, _headers(records.batch["headers"]), strict=True)):
@@ -138,6 +157,11 @@ class TransactionalWriter:
     def close(self) -> None:
         """Throw the writer away; what it left open is aborted by the next fence, or by the broker in time."""
         self._producer.purge()
+
+
+def _room(outputs: list[Records]) -> bool:
+    """Whether the client's queue, empty before a commit, holds all of it at once."""
+    return sum(o.batch.num_rows for o in outputs) < _QUEUE_RECORDS // 2 and sum(o.batch.nbytes for o in outputs) < _QUEUE_BYTES // 2
 
 
 def _headers(column: pa.ListArray) -> Iterator[list[tuple[str, bytes]]]:

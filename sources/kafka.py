@@ -14,6 +14,7 @@ Errors: those of ``sources.errors``.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,8 @@ ANSWER_SECONDS: Final = 10.0
 _AT_ONCE: Final = 500
 """Messages taken from the client at a time: many more at once cost twice as much."""
 _WAIT_SECONDS: Final = 0.2
+_INSTANT: Final = itemgetter(1)
+"""Of a client's timestamp: its kind, and the milliseconds."""
 _REFUSED: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -152,7 +155,7 @@ class Stream:
             found = self._consumer.consume(min(_AT_ONCE, self._rows - len(self._messages)), 0)
             if not found:
                 break
-            if any([message.error() is not None for message in found]):  # noqa: C419 - a list is a third cheaper than a generator here
+            if any(map(Message.error, found)):  # an error is true, whatever it says
                 found = self._checked(found)
             else:
                 self.at_end = False
@@ -208,12 +211,10 @@ def lot_of(messages: Sequence[Message], end: int, *, headers: bool = False) -> L
     if not n:
         return Lot(np.empty(0, np.int64), pa.RecordBatch.from_pylist([], schema=segments.RECORDS), end)
     first = messages[0].offset()
-    if messages[-1].offset() - first == n - 1:
-        positions = np.arange(first, first + n)
-    else:
-        positions = np.array([message.offset() for message in messages], np.int64)
-    values = pa.array([message.value() for message in messages], pa.large_binary())
-    stamps = np.array([message.timestamp()[1] for message in messages], np.int64) * 1000
+    unbroken = messages[-1].offset() - first == n - 1
+    positions = np.arange(first, first + n) if unbroken else np.fromiter(map(Message.offset, messages), np.int64, n)
+    values = pa.array(list(map(Message.value, messages)), pa.large_binary())  # a map of a method costs half of a comprehension
+    stamps = np.fromiter(map(_INSTANT, map(Message.timestamp, messages)), np.int64, n) * 1000
     return Lot(positions, segments.records(values, None, stamps, _headers(messages) if headers else None), end, _beside(messages))
 
 

@@ -29,6 +29,8 @@ from tieout.usage_stage import UsageState
 
 FULL_BYTES = 1 << 40
 """More than any limit on what was written since the last full state."""
+WINDOW_SECONDS = 1.5
+"""A fault hits within this surely, whatever else the machine does."""
 DAY = 86_400_000_000
 
 
@@ -70,7 +72,7 @@ def token_not_read():
 
 
 def restore_before_fence():
-    """The fence comes with the first commit, after the restore."""
+    """The fence comes with the first commit, after the restore; what lies between takes so long that others commit meanwhile."""
     commit = TransactionalWriter.commit
 
     def opened(cls, settings, name):
@@ -79,6 +81,7 @@ def restore_before_fence():
 
     def late(self, outputs, positions, group):
         if not getattr(self, "fenced", False):
+            time.sleep(WINDOW_SECONDS)
             self._producer.init_transactions(60)
             self.fenced = True
         commit(self, outputs, positions, group)

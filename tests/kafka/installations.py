@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from flows import codecs, kafka_topics, local_engine, publish, topics
 from flows.cells import Share
@@ -87,10 +87,22 @@ def values(place, topic, partitions=PARTITIONS):
     return [[message["value"] for message in messages] for messages in read(place, topic, partitions)]
 
 
+def _answered(ask):
+    """An answer of a broker that may just have come up, whose coordinators load their groups first."""
+    for _ in range(100):
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE):
+                raise
+            time.sleep(0.1)
+    return ask()
+
+
 def group_positions(place, partitions=PARTITIONS):
     """What an ordinary lag tool sees."""
     consumer = Consumer(place.settings | {"group.id": place.group_id})
     wanted = [TopicPartition(place.physical(topics.USAGE), partition) for partition in range(partitions)]
-    found = [position.offset for position in consumer.committed(wanted, 10)]
+    found = [position.offset for position in _answered(lambda: consumer.committed(wanted, 10))]
     consumer.close()
     return found

@@ -85,10 +85,10 @@ def test_a_fence_that_strikes_between_the_records_of_a_commit_is_told_as_one(pla
     cell = installations.cell(place, rows=50)
     produce, fences = TransactionalWriter._produce, []
 
-    def slowly(self, records):
+    def slowly(self, records, **how):
         if not fences:
             fences.append(place.fence("usage", 0))
-        produce(self, records)
+        produce(self, records, **how)
         time.sleep(0.5)  # the client sends, and learns of the fence
 
     monkeypatch.setattr(TransactionalWriter, "_produce", slowly)

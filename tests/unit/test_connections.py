@@ -29,6 +29,7 @@ PASSING = [
     (KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"),
     (KafkaError._AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: Failed to connect to 127.0.0.1:9 after 0 ms: Could not connect to server"),
     (KafkaError._AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: Could not resolve host: login.example.com"),
+    (KafkaError._AUTHENTICATION, AT + "SASL SCRAM-SHA-512 mechanism handshake failed: Local: Broker transport failure: broker's supported mechanisms: (n/a)"),
 ]
 
 
