@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _generate(commands)
     _import(commands)
     _quote(commands)
+    _invoice(commands)
     _explain(commands)
     _topic(commands)
     _verify(commands)
@@ -153,6 +154,16 @@ def _quote(commands: Commands) -> None:
     quote.add_argument("--usage", metavar="FILE", help="usage events as JSON lines")
     quote.add_argument("--batch", metavar="FILE", help="cases as JSON lines, answers as JSON lines; - for standard input")
     quote.add_argument("--as-of", metavar="TIME", help="the moment of knowledge and of period close")
+
+
+def _invoice(commands: Commands) -> None:
+    invoice = _add(commands, "invoice", "the invoices that a billing period's close would make, offline", "tieout invoice --contract contract.json --usage usage.jsonl --period 2026-10")
+    invoice.add_argument("--contract", metavar="FILE", help="a contract version, or a list of them, as JSON")
+    invoice.add_argument("--usage", metavar="FILE", help="usage events as JSON lines")
+    invoice.add_argument("--period", metavar="PERIOD", help="the billing period that closes: 2026-10, or its first day")
+    invoice.add_argument("--reference", metavar="FILE", help="customers, products and tax rates as JSON lines; without it no tax is made")
+    invoice.add_argument("--batch", metavar="FILE", help="cases as JSON lines, answers as JSON lines; - for standard input")
+    invoice.add_argument("--html", metavar="FILE", help="also write the documents as a page to print")
 
 
 def _explain(commands: Commands) -> None:

@@ -23,13 +23,12 @@ from tieout.contract_book import ContractBook, Interval
 from tieout.contracts import ContractRefused, ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
-from tieout.invoicing.records import Account, CreditUse, Line
+from tieout.invoicing.records import Account, CreditUse, Line, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.wire import amount_text, credit_documents, exact_text, line_document
 from tieout.offline import HOUR, bills, usage_sums
 from tieout.period import Period
 from tieout.rating.adjustments import RATED
-from tieout.rating.rater import Row
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records
 from tieout.usage_stage import Limits, UsageState, one_by_one
 
@@ -73,6 +72,12 @@ class Quote:
 
 def quote(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator[Quote | ContractRefused]:
     """Answer cases in order; ``events`` holds the rows of all of them. A refused contract answers for its case."""
+    for rated in rated_cases(cases, events):
+        yield rated if isinstance(rated, ContractRefused) else Quote(rated.answers(), list(rated.quoted()))
+
+
+def rated_cases(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator["RatedCase | ContractRefused"]:
+    """Each case with its events priced, in order."""
     bad, rejected = out_of_range(events, np.arange(events.num_rows))
     by_row = {found.row: found for found in rejected}
     digests = content_digests(events)
@@ -84,37 +89,60 @@ def quote(cases: Sequence[Case], events: pa.RecordBatch) -> Iterator[Quote | Con
     for case in cases:
         rows = slice(case.first, case.first + case.count)
         try:
-            yield _Answer(case, singles[rows], by_row, bad[rows].copy(), below[rows]).answer(digests[rows])
+            rated = RatedCase(case, singles[rows], by_row, bad[rows].copy(), below[rows])
+            rated.rate(digests[rows])
+            yield rated
         except ContractRefused as refused:
             yield refused
 
 
-class _Answer:
-    """One case being answered."""
+class RatedCase:
+    """One case: its events judged and priced, its contracts' billing periods."""
 
     def __init__(self, case: Case, events: list[UsageEvent], rejected: dict[int, Rejected], bad: npt.NDArray[Any], below: npt.NDArray[Any]) -> None:
         self.case, self.bad, self.below, self.events = case, bad, below, events
         self.reasons = {row - case.first: found.reason for row, found in rejected.items() if case.first <= row < case.first + case.count} if rejected else {}
         self.state = UsageState(Limits(), book=ContractBook(first_number=None))
+        self.fates: list[tuple[str, str | None]] = []
+        self.as_of = 0
         for version in sorted(case.versions, key=lambda v: (v.contract_id, v.version)):
             _supported(version)
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
 
-    def answer(self, digests: npt.NDArray[Any]) -> Quote:
+    def rate(self, digests: npt.NDArray[Any]) -> None:
+        """Judge the events and price them, as of the case's instant."""
         time = np.array([event.time for event in self.events], np.int64)
-        as_of = self.case.as_of if self.case.as_of is not None else self._last_close(time)
-        fates = self._judge(digests, time, np.minimum(time, as_of))
-        self.state.rater.clock = max(self._through(as_of) - 1, 0)
+        self.as_of = self.case.as_of if self.case.as_of is not None else self._last_close(time)
+        self.fates = self._judge(digests, time, np.minimum(time, self.as_of))
+        self.state.rater.clock = max(self._through(self.as_of) - 1, 0)
         self.state.rater.open_periods(len(time))
+
+    def answers(self) -> list[EventAnswer]:
+        """What became of each event."""
         amounts: dict[tuple[str, str, str], int] = defaultdict(int)
         for row in self.state.rater.rows:
             amounts[row.tariff.contract.customer_id, row.key.source, row.key.event_id] += row.amount
         answers = []
-        for event, (fate, reason) in zip(self.events, fates, strict=True):
+        for event, (fate, reason) in zip(self.events, self.fates, strict=True):
             name = (event.customer_id, event.key.source, event.key.event_id)
             amount = amounts.pop(name, 0) if fate == "priced" else 0
             answers.append(EventAnswer(event.key.event_id, fate, reason, amount))
-        return Quote(answers, list(self._contracts(as_of)))
+        return answers
+
+    def quoted(self) -> Iterator[QuotedContract]:
+        """Every contract billed to the case's instant, period by period."""
+        for name in self.contracts():
+            timeline, periods = self.timeline(name), self.periods(name, self.as_of)
+            if not periods:
+                continue
+            done = list(bills(name, timeline, periods, self.usage(name)))
+            lines = tuple(line for one in done for invoice in one.invoices for line in invoice.lines)
+            yield QuotedContract(name, timeline[0].version.currency, lines, _credits(timeline, done[-1].account, self.as_of))
+
+    def usage(self, contract_id: str) -> list[UsageSum]:
+        """The sums of a contract's rated usage."""
+        rows = [row for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id]
+        return usage_sums(self.state.tariffs, rows, self.state.voided, self.timeline(contract_id))
 
     def _judge(self, digests: npt.NDArray[Any], time: npt.NDArray[Any], record: npt.NDArray[Any]) -> list[tuple[str, str | None]]:
         """Each event's fate: the checks in their order, then one by one."""
@@ -160,15 +188,16 @@ class _Answer:
 
     def _through(self, as_of: int) -> int:
         """The end of the last period that is quoted."""
-        ends = [p.end_us for name in self._names() for p in self._periods(name, as_of)]
+        ends = [p.end_us for name in self.contracts() for p in self.periods(name, as_of)]
         return max(ends, default=as_of)
 
-    def _names(self) -> list[str]:
+    def contracts(self) -> list[str]:
+        """The contracts of the case, in the order in which they were given."""
         return list(dict.fromkeys(version.contract_id for version in self.case.versions))
 
-    def _periods(self, contract_id: str, as_of: int) -> list[Period]:
+    def periods(self, contract_id: str, as_of: int) -> list[Period]:
         """The billing periods with events, and all in which a version is in force that close by ``as_of``."""
-        intervals = self._intervals(contract_id)
+        intervals = self.timeline(contract_id)
         if not intervals:
             return []
         calendar = intervals[0].version.billing.calendar
@@ -184,22 +213,9 @@ class _Answer:
                 period = calendar.next(period)
         return [found[start] for start in sorted(found)]
 
-    def _intervals(self, contract_id: str) -> tuple[Interval, ...]:
+    def timeline(self, contract_id: str) -> tuple[Interval, ...]:
+        """A contract's governing intervals."""
         return self.state.book.intervals(contract_id)
-
-    def _contracts(self, as_of: int) -> Iterator[QuotedContract]:
-        """Every contract billed to ``as_of``, period by period."""
-        by_contract: dict[str, list[Row]] = defaultdict(list)
-        for row in self.state.rater.rows:
-            by_contract[row.tariff.contract.contract_id].append(row)
-        for name in self._names():
-            timeline, periods = self._intervals(name), self._periods(name, as_of)
-            if not periods:
-                continue
-            usage = usage_sums(self.state.tariffs, by_contract[name], self.state.voided, timeline)
-            done = list(bills(name, timeline, periods, usage))
-            lines = tuple(line for one in done for invoice in one.invoices for line in invoice.lines)
-            yield QuotedContract(name, timeline[0].version.currency, lines, _credits(timeline, done[-1].account, as_of))
 
 
 def _supported(version: ContractVersion) -> None:

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     listed = documents if isinstance(documents, list) else [documents]
     versions = [parse_contract(document) for document in listed]
     events = [
-        usage_document.parse(_defaults(document, versions, None, at), f"{options.usage}, line {number}")
+        usage_document.parse(event_defaults(document, versions, None, at), f"{options.usage}, line {number}")
         for at, (number, document) in enumerate(files.read_lines(options.usage))
     ]
     as_of = micros(instant(options.as_of)) if options.as_of else None
@@ -119,8 +119,13 @@ def _case(name: object, document: Any) -> _Parsed:
     unknown = sorted(set(document) - _FIELDS)
     if unknown:
         raise DocumentRefused(unknown[0], "unknown_field", f"unknown field; a case has {', '.join(sorted(_FIELDS))}")
-    versions = _versions(document)
+    versions = case_versions(document)
     period = _period(document, versions)
+    return _Parsed(name, versions, case_events(document, versions, period), _moment(document.get("as_of")), period)
+
+
+def case_events(document: dict[str, Any], versions: list[ContractVersion], period: Period | None) -> list[UsageDocument]:
+    """The events of a case; DocumentRefused with the path of the first that is wrong."""
     events = document.get("events", [])
     if not isinstance(events, list):
         raise DocumentRefused("events", "not_a_list", "'events' is a list of usage events")
@@ -128,11 +133,12 @@ def _case(name: object, document: Any) -> _Parsed:
     for at, event in enumerate(events):
         if not isinstance(event, dict):
             raise DocumentRefused(f"events.{at}", "not_an_object", "an event is a JSON object")
-        parsed.append(usage_document.parse(_defaults(event, versions, period, at), f"events.{at}"))
-    return _Parsed(name, versions, parsed, _moment(document.get("as_of")), period)
+        parsed.append(usage_document.parse(event_defaults(event, versions, period, at), f"events.{at}"))
+    return parsed
 
 
-def _versions(document: dict[str, Any]) -> list[ContractVersion]:
+def case_versions(document: dict[str, Any]) -> list[ContractVersion]:
+    """The contract versions of a case, given in one of three ways."""
     given = [name for name in ("contract", "contracts", "charge") if name in document]
     if len(given) != 1:
         raise DocumentRefused("", "contract_missing", "give exactly one of 'contract', 'contracts' and 'charge'")
@@ -166,7 +172,7 @@ def _period(document: dict[str, Any], versions: list[ContractVersion]) -> Period
     return calendar.containing(midnight(start, calendar.time_zone))
 
 
-def _defaults(event: dict[str, Any], versions: list[ContractVersion], period: Period | None, at: int) -> dict[str, Any]:
+def event_defaults(event: dict[str, Any], versions: list[ContractVersion], period: Period | None, at: int) -> dict[str, Any]:
     """An event with what its position gives it."""
     meter = next((charge.meter for charge in versions[0].charges if charge.meter is not None), "meter") if versions else "meter"
     base = {"id": f"event-{at + 1}", "source": "quote", "customer_id": versions[0].customer_id if versions else "customer", "meter": meter}

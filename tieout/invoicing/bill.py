@@ -126,7 +126,7 @@ def _settled(account: Account, timeline: Sequence[Interval], period: Period, tod
     keys, starts = {one.key for one in lines}, {of.period.start_us for of in today}
     billed = {one.key: one for one in account.billed}
     gone = [one for one in account.billed if one.key.period_us in starts and one.key not in keys]
-    new = list(changed(account.contract_id, lines, billed, gone))
+    new = sorted(changed(account.contract_id, lines, billed, gone), key=lambda one: one.key.period_us)
     after = posted(billed, new, {one.key: one.end_us for one in lines})
     all_ = grants(timeline)
     burns = _paid(account, today, all_, starts)

@@ -18,7 +18,7 @@ def changed(contract_id: str, today: Iterable[Line], billed: Mapping[LineKey, Po
         posted = billed.get(one.key)
         if posted is None:
             yield one._replace(line_id=line_id(contract_id, one.key, 0))
-        elif posted.released:
+        elif posted.released == "line":
             yield _difference(contract_id, one, posted)._replace(kind=one.kind, delta_of=None, start_us=one.key.start_us, end_us=one.end_us, tiers=one.tiers)
         elif _figures(one) != _figures(posted):
             yield _difference(contract_id, one, posted)

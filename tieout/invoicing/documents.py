@@ -31,7 +31,7 @@ def document(version: ContractVersion, period: Period, place: tuple[str, str], l
         ids.text(("invoice", version.contract_id, *place, period.start_us, number)),
         "credit_note" if total < 0 else "invoice", "final", version.customer_id, version.contract_id, *place, period,
         issued.isoformat(), (issued + timedelta(days=version.billing.payment_terms_days)).isoformat(), lines,
-        total - tax, tax, total, credit, total - sum(one.applied for one in credit), treatment,
+        total - tax, tax, total, credit, total - sum(one.applied for one in credit), treatment, version.billing.time_zone,
     )  # fmt: skip
 
 

@@ -182,8 +182,9 @@ def _without(posted: Posted, part: _Part) -> Posted:
     else:
         exact, amount = line.exact, line.amount
     left = Fraction(*posted.exact) - exact
+    whole = part.whole and line.kind != "delta"
     return posted._replace(
         quantity=posted.quantity - line.quantity, usage_exact=posted.usage_exact - line.usage_exact, exact=(left.numerator, left.denominator),
         amount=posted.amount - amount, usage_count=posted.usage_count - line.usage_count,
-        usage_digest=(posted.usage_digest - line.usage_digest) % DIGEST, released=posted.released or (part.whole and line.kind != "delta"),
+        usage_digest=(posted.usage_digest - line.usage_digest) % DIGEST, released="line" if whole or posted.released == "line" else "delta",
     )  # fmt: skip

@@ -122,8 +122,8 @@ class Posted(NamedTuple):
     usage_digest: int
     line_id: str
     times: int
-    released: bool = False
-    """Taken back by a void or a credit note and not billed again since."""
+    released: Literal["", "line", "delta"] = ""
+    """What was taken back by a void or a credit note and is not billed again since: the line itself, or a delta of it."""
 
 
 class Burn(NamedTuple):
@@ -213,6 +213,7 @@ class Invoice(NamedTuple):
     credits: tuple[CreditUse, ...]
     amount_due: int
     tax_treatment: str | None = None
+    time_zone: str = "UTC"
     voids: str | None = None
     credits_invoice: str | None = None
 

@@ -18,7 +18,7 @@ def invoice_document(invoice: Invoice) -> dict[str, Any]:
     return {
         "invoice_id": invoice.invoice_id, "kind": invoice.kind, "number": None, "status": invoice.status,
         "customer_id": invoice.customer_id, "contract_id": invoice.contract_id, "legal_entity_id": invoice.legal_entity_id, "currency": currency,
-        "period": {"label": period.label, "start": time_text(period.start_us), "end": time_text(period.end_us)},
+        "period": {"label": period.label, "start": time_text(period.start_us), "end": time_text(period.end_us)}, "time_zone": invoice.time_zone,
         "issued_on": invoice.issued_on, "due_on": invoice.due_on,
         "lines": [line_document(one, invoice.contract_id) for one in invoice.lines],
         "subtotal": amount_text(invoice.subtotal, currency), "tax": amount_text(invoice.tax, currency), "total": amount_text(invoice.total, currency),
@@ -32,7 +32,7 @@ def line_document(line: Line, contract_id: str) -> dict[str, Any]:
     key = line.key
     return {
         "line_id": line.line_id, "correlation_id": correlation_id(line, contract_id), "contract_id": contract_id, "charge_id": key.charge_id or None,
-        "group": None if key.group is None else list(key.group), "kind": line.kind, "period": line.period,
+        "group": None if key.group is None else list(key.group), "kind": line.kind, "ref": key.ref[0] if key.ref else None, "period": line.period,
         "service_period": {"start": time_text(line.start_us), "end": time_text(line.end_us)}, "delta_of": line.delta_of,
         "contract_versions": list(line.versions), "legal_entity_id": key.legal_entity_id,
         "quantity": exact_text(Fraction(line.quantity, QUANTITY)),
