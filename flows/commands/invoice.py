@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     ]
     answer = _invoices(versions, events, options.period, taxes)
     if "error" in answer:
-        raise CommandError(f"{answer['error']['code']}: {answer['error']['message']}")
+        msg = f"{answer['error']['code']}: {answer['error']['message']}"
+        raise CommandError(msg)
     if options.html:
         Path(options.html).write_text(invoice_page.page(answer["invoices"]))
     _show(answer["invoices"], options.output)
@@ -51,20 +52,24 @@ def run(options: argparse.Namespace) -> int:
 
 def _answer(document: Any, taxes: Taxes | None) -> dict[str, Any]:
     try:
-        if not isinstance(document, dict):
-            raise DocumentRefused("", "not_an_object", "a case is a JSON object")
-        unknown = sorted(set(document) - _FIELDS)
-        if unknown:
-            raise DocumentRefused(unknown[0], "unknown_field", f"unknown field; a case has {', '.join(sorted(_FIELDS))}")
+        _check(document)
         versions = case_versions(document)
-        if not isinstance(document.get("period"), str):
-            raise DocumentRefused("period", "field_missing", "name the billing period that closes, as in '2026-10'")
         return _invoices(versions, case_events(document, versions, None), document["period"], taxes)
     except ContractRefused as refused:
         first = refused.problems[0]
         return {"error": {"code": first.code, "message": first.message, "path": first.path}}
     except DocumentRefused as refused:
         return {"error": {"code": refused.code, "message": refused.message, "path": refused.path}}
+
+
+def _check(document: Any) -> None:
+    if not isinstance(document, dict):
+        raise DocumentRefused("", "not_an_object", "a case is a JSON object")
+    unknown = sorted(set(document) - _FIELDS)
+    if unknown:
+        raise DocumentRefused(unknown[0], "unknown_field", f"unknown field; a case has {', '.join(sorted(_FIELDS))}")
+    if not isinstance(document.get("period"), str):
+        raise DocumentRefused("period", "field_missing", "name the billing period that closes, as in '2026-10'")
 
 
 def _invoices(versions: list[ContractVersion], events: list[UsageDocument], period: str, taxes: Taxes | None) -> dict[str, Any]:
