@@ -16,7 +16,7 @@ DONE: Final = 0
 ERROR: Final = 1
 DIFFERENCES: Final = 3
 GAP: Final = 4
-FLOWS: Final = ("contract", "route", "usage")
+FLOWS: Final = ("contract", "invoicing", "route", "usage")
 
 
 class CommandError(Exception):

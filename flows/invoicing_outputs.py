@@ -49,6 +49,15 @@ def counts(closed: Sequence[Closed]) -> dict[str, int]:
     return {name: count for name, count in sorted(found.items()) if count}
 
 
+def opened(closed: Sequence[Closed]) -> Iterator[str]:
+    """The kinds of the exceptions that an interval opened."""
+    for one in closed:
+        if one.wait is not None and one.wait.reason != HELD and _differs(one.wait, one.ended):
+            yield HELD_KIND
+        if one.billed.late:
+            yield LATE_KIND
+
+
 def _differs(wait: Wait | None, other: Wait | None) -> bool:
     return wait is None or other is None or (wait.reason, wait.subject) != (other.reason, other.subject)
 

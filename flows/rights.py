@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import contract, contract_outputs, route, route_records, topics, usage, usage_records
+from flows import contract, contract_outputs, invoicing, route, route_records, topics, usage, usage_records
 from sources import kafka
 from sources.errors import SourceError
 
@@ -50,6 +50,18 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         topics.EXCEPTIONS: _WRITE,
         contract_outputs.DEAD: _WRITE,
         contract.TOKEN: _READ | _WRITE,
+    },
+    invoicing.FLOW: {
+        topics.RATED: _READ,
+        topics.HOLDS: _READ,
+        usage.TOKEN: _READ,
+        topics.CONTRACTS: _READ,
+        topics.REFERENCE: _READ,
+        topics.COMMANDS: _READ,
+        topics.INVOICES: _WRITE,
+        topics.EXCEPTIONS: _WRITE,
+        invoicing.STATE: _READ | _WRITE | {AclOperation.DELETE},
+        invoicing.TOKEN: _READ | _WRITE,
     },
 }
 

@@ -280,7 +280,7 @@ class Closing:
             return None
         account, timeline = self.account(contract), self.book.intervals(contract)
         pending = any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values())
-        if not pending and not any(one.released for one in account.billed) or _unsupported(timeline) is not None:
+        if (not pending and not any(one.released for one in account.billed)) or _unsupported(timeline) is not None:
             return None
         done = self._billed(account, timeline, period, clock, taxes)
         if done.held is not None:

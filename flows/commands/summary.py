@@ -64,6 +64,15 @@ def counts(tokens: list[Token], names: Sequence[str]) -> list[dict[str, Any]]:
     return [{"figure": name, "value": sum(t.totals.get(name, 0) for t in tokens)} for name in names]
 
 
+def balances(tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    """Documents over all partitions, what waits, and rated money by currency: taken, billed, open."""
+    rows = counts(list(tokens), ("received", "closed", "invoices", "credit_notes"))
+    waits = sorted({name for token in tokens for name in token.counts if name.startswith("waits_")})
+    rows += [{"figure": name.replace("_", " ", 1), "value": sum(token.counts.get(name, 0) for token in tokens)} for name in waits]
+    amounts = usage.amounts_of(tokens)
+    return rows + [{"figure": " ".join(reversed(name.split("/"))), "value": format(amounts[name], "f")} for name in sorted(amounts)]
+
+
 def _batches(root: Path, topic: str, partition: int) -> Iterator[pa.RecordBatch]:
     reader = TopicReader(root, topic, partition)
     reader.refresh()
