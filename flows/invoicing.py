@@ -42,6 +42,8 @@ ROWS: Final = 25_000
 CLOSES: Final = 500
 """Contracts looked at in an interval at most."""
 IDLE_SECONDS: Final = 86_400.0
+SLACK: Final = 4 << 20
+"""Bytes of changes that are kept beside a full state whatever its size."""
 FATES: Final = ("taken",)
 STATE, _, TOKEN = topics.state_topics(FLOW)
 TAKEN, BILLED, OPEN = "taken", "billed", "open"
@@ -236,7 +238,7 @@ class InvoicingCell:
         outputs = invoicing_outputs.outputs(closed, clock)
         changes = invoicing_state.changes(fold.closing, fold.accounts, changed)
         sizes = Sizes(fold.sizes.full, fold.sizes.since + sum(len(raw) for _, raw in changes))
-        full = sizes.since > 2 * sizes.full + (4 << 20)
+        full = sizes.since > 2 * sizes.full + SLACK
         if full:
             changes = invoicing_state.whole(fold.closing, fold.accounts)
             sizes = Sizes(sum(len(raw) for _, raw in changes), 0)
