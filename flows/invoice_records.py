@@ -19,6 +19,9 @@ from tieout.invoicing.records import CreditUse, Invoice
 from tieout.period import Period
 
 SCHEMA: Final = "invoice"
+_TEXTS: Final = (
+    "invoice_id", "kind", "status", "customer_id", "contract_id", "legal_entity_id", "currency", "tax_treatment", "time_zone", "voids", "credits_invoice",
+)  # fmt: skip
 
 
 class InvoiceRecordError(ValueError):
@@ -65,6 +68,7 @@ def rows(invoices: Sequence[Invoice]) -> pa.RecordBatch:
             "label": texts(one.label for one in periods), "start": times(one.start_us for one in periods), "end": times(one.end_us for one in periods),
             "start_on": _days(one.start_on for one in periods), "end_on": _days(one.end_on for one in periods),
         }),
+        "time_zone": texts(one.time_zone for one in invoices),
         "issued_on": _days(date.fromisoformat(one.issued_on) for one in invoices), "due_on": _days(date.fromisoformat(one.due_on) for one in invoices),
         "lines": lists([one.lines for one in invoices], lambda _: line_records.structs(lines, contracts)),
         "subtotal": amounts([one.subtotal for one in invoices], currencies), "tax": amounts([one.tax for one in invoices], currencies),
@@ -77,18 +81,17 @@ def rows(invoices: Sequence[Invoice]) -> pa.RecordBatch:
 
 def invoices(batch: pa.RecordBatch) -> list[Invoice]:
     """The documents of rows; columns beside those of an invoice are left alone."""
-    value = {name: batch[name].to_pylist() for name in ("invoice_id", "kind", "status", "customer_id", "contract_id", "legal_entity_id", "currency", "issued_on", "due_on", "tax_treatment", "voids", "credits_invoice")}  # fmt: skip
-    currencies = value["currency"]
-    money = {name: minors(batch[name], currencies) for name in ("subtotal", "tax", "total", "amount_due")}
+    found = {name: batch[name].to_pylist() for name in _TEXTS}
+    currencies = found["currency"]
+    sums = {name: minors(batch[name], currencies) for name in ("subtotal", "tax", "total", "amount_due")}
     lines = split(line_records.read(batch["lines"].flatten()), batch["lines"])
+    parts = zip(_periods(batch["period"]), batch["issued_on"].to_pylist(), batch["due_on"].to_pylist(), lines, _read_credits(batch["credits"], currencies), strict=True)
     return [
-        Invoice(*names, period, issued.isoformat(), due.isoformat(), tuple(mine), *sums, tuple(uses), amount_due, *rest)
-        for names, period, issued, due, mine, sums, uses, amount_due, rest in zip(
-            zip(value["invoice_id"], value["kind"], value["status"], value["customer_id"], value["contract_id"], value["legal_entity_id"], currencies, strict=True),
-            _periods(batch["period"]), value["issued_on"], value["due_on"], lines, zip(money["subtotal"], money["tax"], money["total"], strict=True),
-            _read_credits(batch["credits"], currencies), money["amount_due"],
-            zip(value["tax_treatment"], value["voids"], value["credits_invoice"], strict=True), strict=True,
+        Invoice(
+            **{name: values[row] for name, values in (found | sums).items()},
+            period=period, issued_on=issued.isoformat(), due_on=due.isoformat(), lines=tuple(mine), credits=tuple(uses),
         )
+        for row, (period, issued, due, mine, uses) in enumerate(parts)
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ Source: docs/interfaces.md (invoice).
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -126,7 +126,8 @@ def amounts(units: Sequence[int], currencies: Sequence[str]) -> pa.Array:
 def minors(column: pa.Array, currencies: Sequence[str]) -> list[int]:
     """Decimals of scale 12 as minor units; ValueError where one is not whole."""
     found = []
-    for unit, currency in zip(wide.integers(column), currencies, strict=True):
+    units = cast("list[int]", wide.integers(column))  # the schema has no null for an amount
+    for unit, currency in zip(units, currencies, strict=True):
         whole, rest = divmod(unit, _step(currency))
         if rest:
             msg = f"an amount of {money.decimal(unit, MONEY_SCALE)} {currency} is not a whole number of minor units; it was not written by this product"

@@ -2,11 +2,11 @@
 
 import argparse
 
-from flows import contract, contract_outputs, output, usage
+from flows import contract, contract_outputs, document, document_outputs, output, usage
 from flows.cli import DIFFERENCES, DONE
 from flows.commands import places
 from flows.kafka_place import KafkaPlace
-from flows.verification import verify, verify_contract
+from flows.verification import verify, verify_contract, verify_document
 
 
 def run(options: argparse.Namespace) -> int:
@@ -14,7 +14,8 @@ def run(options: argparse.Namespace) -> int:
     place = places.place(options)
     there = place.topics() if isinstance(place, KafkaPlace) else None
     rows = [{"flow": usage.FLOW} | row for partition in range(place.partitions()) if (row := verify(place, partition)) is not None]
-    governed = verify_contract(place) if there is None or contract.TOKEN in there else None
-    rows += [] if governed is None else [{"flow": contract_outputs.FLOW} | governed]
+    for flow, token, proved in ((contract_outputs.FLOW, contract.TOKEN, verify_contract), (document_outputs.FLOW, document.TOKEN, verify_document)):
+        found = proved(place) if there is None or token in there else None
+        rows += [] if found is None else [{"flow": flow} | found]
     output.show(rows, options.output, "proof by partition; keep the chain's heads elsewhere as evidence")
     return DIFFERENCES if any(row["breaks"] for row in rows) else DONE

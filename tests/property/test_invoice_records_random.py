@@ -38,7 +38,7 @@ def invoices(draw):
     return Invoice(
         draw(names), draw(st.sampled_from(["invoice", "credit_note"])), draw(st.sampled_from(["draft", "final", "voided"])), draw(names), draw(names), entity, currency, period,
         draw(dates).isoformat(), draw(dates).isoformat(), tuple(draw(st.lists(lines(entity, currency), max_size=3))), draw(minor), draw(minor), draw(minor),
-        tuple(draw(st.lists(st.builds(CreditUse, names, minor, minor), max_size=2))), draw(minor), draw(texts), draw(texts), draw(texts),
+        tuple(draw(st.lists(st.builds(CreditUse, names, minor, minor), max_size=2))), draw(minor), draw(texts), draw(names), draw(texts), draw(texts),
     )  # fmt: skip
 
 
