@@ -22,7 +22,7 @@ from flows import codecs, command_records, invoicing_outputs, invoicing_state, p
 from flows import token as tokens
 from flows.invoicing_inputs import SideInputs, Upstream
 from flows.invoicing_outputs import FLOW
-from flows.invoicing_state import Changes, PackedAccounts, Sizes, Taken
+from flows.invoicing_state import Changes, PackedAccounts, Sizes
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
 from flows.token import Token
 from schemas import segments
@@ -33,7 +33,7 @@ from tieout import money, wide
 from tieout.closing import Ask, Closed, Closing
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
-from tieout.increments import increments
+from tieout.increments import Increment, increments
 from tieout.usage_stage import Limits
 
 __all__ = ["FATES", "FLOW", "STATE", "TOKEN", "InvoicingCell", "pipeline", "start_cells"]
@@ -192,7 +192,7 @@ class InvoicingCell:
         lot, fold = prepared.lot, self.fold
         changed = Changes()
         news = self._learn(changed)
-        self._fold(prepared, changed)
+        found = self._fold(prepared, changed)
         received = lot.records.num_rows
         adopted = fold.upstream.advance(self.token.totals.get("received", 0) + received)
         clock, known = fold.upstream.clock, fold.side.known
@@ -201,7 +201,7 @@ class InvoicingCell:
         if not (news or received or adopted or moved or self.unfinished):
             return
         asked = list(fold.closing.asks)
-        closed = fold.closing.close(clock, known, self.closes, fold.side.taxes)
+        closed = fold.closing.early(found, clock, fold.side.taxes) + fold.closing.close(clock, known, self.closes, fold.side.taxes)
         changed.asks |= asked != fold.closing.asks
         fold.bill(closed)
         _note(changed, closed)
@@ -219,18 +219,19 @@ class InvoicingCell:
             changed.asks = True
         return before != side.positions
 
-    def _fold(self, prepared: Prepared, changed: Changes) -> None:
+    def _fold(self, prepared: Prepared, changed: Changes) -> list[Increment]:
         rows = prepared.decoded.batch
         if prepared.decoded.rejected:
             first = prepared.decoded.rejected[0]
             msg = f"{topics.RATED}, partition {self.partition}: record at position {prepared.lot.positions[first.row]}: {first.message}; restore the topic from a backup"
             raise SourceError(msg)
         if not rows.num_rows:
-            return
+            return []
         self.fold.count(rows)
         found = increments(rows, self.fold.closing.divided)
         self.fold.closing.take(found)
         changed.sums |= {(one.contract_id, one.sum.key): None for one in found}
+        return found
 
     def _commit(self, lot: Lot, changed: Changes, closed: list[Closed], seconds: dict[str, float]) -> None:
         before = time.perf_counter()
@@ -283,9 +284,7 @@ def _note(changed: Changes, closed: Sequence[Closed]) -> None:
         if one.wait is not None or one.ended is not None:
             changed.waits[one.contract_id] = None
         if one.wait is None:
-            known = changed.bills.get(one.contract_id)
-            start = one.period.start_us if known is None else max(one.period.start_us, known.period_us)
-            changed.bills[one.contract_id] = Taken(one.contract_id, start)
+            changed.bills[one.contract_id] = None
             changed.aside += [(one.contract_id, late) for late in one.billed.late]
 
 

@@ -39,7 +39,7 @@ def counts(closed: Sequence[Closed]) -> dict[str, int]:
     """What an interval came to: documents, lines by kind, and periods that began to wait, by reason."""
     found: Counter[str] = Counter()
     for one in closed:
-        found["closed"] += one.wait is None
+        found["early" if one.early else "closed"] += one.wait is None
         if one.wait is not None and _differs(one.wait, one.ended):
             found[f"held_{one.wait.reason}"] += 1
         found["late"] += sum(late.records for late in one.billed.late)

@@ -2,7 +2,7 @@
 
 In: what an interval changed (or the whole state). Out: records of ``_tieout.invoicing.state`` (key = kind of blob); and back.
 Contracts, reference data and held usage are not kept here: their topics are read again. An interval's accounts come before
-its sums, because a bill takes what was pending up to its period. A full state lies between the marks ``full`` and ``end``.
+its sums: of a contract that was billed, the sums are all that is left pending. A full state lies between the marks ``full`` and ``end``.
 """
 
 import json
@@ -24,7 +24,7 @@ _SUMS: Final = pa.schema([
     ("contract_id", pa.string()), ("charge_id", pa.string()), ("group", pa.list_(pa.string())), ("period", pa.int64()), ("version", pa.int64()),
     ("since", pa.int64()), ("quantity", pa.string()), ("amount", pa.string()), ("live", pa.int64()), ("records", pa.int64()), ("digest", pa.string()),
 ])  # fmt: skip
-_ACCOUNTS: Final = pa.schema([("contract_id", pa.string()), ("closed", pa.int64()), ("taken", pa.int64()), ("account", pa.binary())])
+_ACCOUNTS: Final = pa.schema([("contract_id", pa.string()), ("closed", pa.int64()), ("account", pa.binary())])
 _WAITS: Final = pa.schema([
     ("contract_id", pa.string()), ("reason", pa.string()), ("subject", pa.string()), ("message", pa.string()), ("since", pa.int64()),
     ("reference", pa.int64()), ("version", pa.int64()),
@@ -64,19 +64,12 @@ class PackedAccounts(MutableMapping[str, Account]):
         self._packed[contract] = self._codec.compress(text, asbytes=True), len(text)
 
 
-class Taken(NamedTuple):
-    """A bill of an interval: the contract, and where the billing period began up to which it took what was pending."""
-
-    contract_id: str
-    period_us: int
-
-
 @dataclass(slots=True)
 class Changes:
     """What an interval changed, in the order in which it did."""
 
     sums: dict[tuple[str, SumKey], None] = field(default_factory=dict)
-    bills: dict[str, Taken] = field(default_factory=dict)
+    bills: dict[str, None] = field(default_factory=dict)
     aside: list[tuple[str, UsageSum]] = field(default_factory=list)
     waits: dict[str, None] = field(default_factory=dict)
     asks: bool = False
@@ -84,10 +77,11 @@ class Changes:
 
 def changes(state: Closing, accounts: PackedAccounts, changed: Changes) -> list[tuple[str, bytes]]:
     """An interval's changes as (kind, blob)."""
-    sums = ((contract, state.pending.get(contract, {}).get(key)) for contract, key in changed.sums)
+    touched = [(contract, state.pending[contract][key]) for contract, key in changed.sums if contract not in changed.bills]
+    left = [(contract, one) for contract in changed.bills for one in state.pending.get(contract, {}).values()]
     return [
-        *blobs("accounts", _accounts(state, accounts, changed.bills.values())),
-        *blobs("sums", _sums((contract, one) for contract, one in sums if one is not None)),
+        *blobs("accounts", _accounts(state, accounts, changed.bills)),
+        *blobs("sums", _sums((*touched, *left))),
         *blobs("aside", _sums(changed.aside)),
         *blobs("waits", _waits((contract, state.waits.get(contract)) for contract in changed.waits)),
         *([("asks", _asks(state.asks))] if changed.asks else []),
@@ -99,7 +93,7 @@ def whole(state: Closing, accounts: PackedAccounts) -> list[tuple[str, bytes]]:
     names = sorted(accounts)
     return [
         (FULL, b""),
-        *blobs("accounts", _accounts(state, accounts, (Taken(name, 0) for name in names))),
+        *blobs("accounts", _accounts(state, accounts, names)),
         *blobs("sums", _sums((name, one) for name in sorted(state.pending) for one in state.pending[name].values())),
         *blobs("aside", _sums((name, one) for name in sorted(state.aside) for one in state.aside[name])),
         *blobs("waits", _waits((name, state.waits[name]) for name in sorted(state.waits))),
@@ -149,24 +143,17 @@ def _clear(state: Closing) -> None:
     state.asks = []
 
 
-def _accounts(state: Closing, accounts: PackedAccounts, bills: Iterable[Taken]) -> pa.Table:
-    rows = list(bills)
-    names = [row.contract_id for row in rows]
-    columns = [names, [state.closed[name] for name in names], [row.period_us for row in rows], [accounts.text(name) for name in names]]
+def _accounts(state: Closing, accounts: PackedAccounts, contracts: Iterable[str]) -> pa.Table:
+    names = list(contracts)
+    columns = [names, [state.closed[name] for name in names], [accounts.text(name) for name in names]]
     return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, _ACCOUNTS, strict=True)], schema=_ACCOUNTS)
 
 
 def _accounts_back(state: Closing, accounts: PackedAccounts, table: pa.Table) -> None:
-    for contract, closed, taken, text in zip(*(column.to_pylist() for column in table.columns), strict=True):
+    for contract, closed, text in zip(*(column.to_pylist() for column in table.columns), strict=True):
         accounts.put(contract, text)
         state.closed[contract] = closed
-        mine = state.pending.get(contract)
-        if mine is not None:
-            left = {key: one for key, one in mine.items() if one.period_us > taken}
-            if left:
-                state.pending[contract] = left
-            else:
-                del state.pending[contract]
+        state.pending.pop(contract, None)
 
 
 def _sums(rows: Iterable[tuple[str, UsageSum]]) -> pa.Table:

@@ -25,6 +25,7 @@ from tieout.invoicing.credits import cuts
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.tax import Taxes
+from tieout.invoicing.thresholds import bill_early
 from tieout.names import NONE
 from tieout.offline import grace
 from tieout.period import Calendar, Period
@@ -62,6 +63,8 @@ class Closed(NamedTuple):
     billed: Billed
     wait: Wait | None = None
     ended: Wait | None = None
+    early: bool = False
+    """Whether a threshold made it before the period's end."""
 
 
 @dataclass(slots=True)
@@ -227,14 +230,18 @@ class Closing:
 
     def _billed(self, account: Account, timeline: Sequence[Interval], period: Period, at: int, taxes: Taxes | None) -> Billed:
         """Bill a period; what was taken leaves what is pending, unless the bill is held."""
-        contract = account.contract_id
-        mine = self.pending.get(contract, {})
+        mine = self.pending.get(account.contract_id, {})
         taken = [one for one in mine.values() if one.period_us <= period.start_us]
         done = bill(account, timeline, period, taken, taxes=taxes, as_of=at)
         if done.held is not None:
             return done
+        self._settle(account, taken, done, {key: one for key, one in mine.items() if one.period_us > period.start_us})
+        return done
+
+    def _settle(self, account: Account, taken: Sequence[UsageSum], done: Billed, left: dict[SumKey, UsageSum]) -> None:
+        """Take a bill over: ``left`` stays pending."""
+        contract = account.contract_id
         self._check(account, taken, done)
-        left = {key: one for key, one in mine.items() if one.period_us > period.start_us}
         if left:
             self.pending[contract] = left
         else:
@@ -243,7 +250,6 @@ class Closing:
             self.aside.setdefault(contract, []).extend(done.late)
         self.accounts[contract] = done.account
         self.closed[contract] = done.account.closed_us
-        return done
 
     def _check(self, before: Account, taken: Sequence[UsageSum], done: Billed) -> None:
         """Control total 2 for one bill: a break is a bug, and nothing of it may be committed."""
@@ -254,6 +260,26 @@ class Closing:
             msg = f"contract {before.contract_id}: {came} was open, {billed} is billed and {left} is left; this is a bug in invoicing, nothing was committed"
             raise AssertionError(msg)
         self.open -= billed
+
+    # before the end of a period
+
+    def early(self, increments: Iterable[Increment], clock: int, taxes: Taxes | None) -> list[Closed]:
+        """Bill usage that has reached a threshold, of the open periods that these increments are of."""
+        touched = {(contract, one.period_us): None for contract, _, one in increments if self.terms.by_contract[contract].thresholds}
+        found = []
+        for contract, start in touched:
+            if start >= self.closed.get(contract, 0) and contract not in self.waits:
+                found += self._early(contract, self._calendar(contract).containing(start), clock, taxes)
+        return found
+
+    def _early(self, contract: str, period: Period, clock: int, taxes: Taxes | None) -> list[Closed]:
+        account, mine = self.account(contract), self.pending.get(contract, {})
+        taken = [one for one in mine.values() if one.period_us == period.start_us]
+        done = bill_early(account, self.book.intervals(contract), period, taken, taxes=taxes, as_of=clock)
+        if done.held is not None or not done.invoices:
+            return []
+        self._settle(account, taken, done, {key: one for key, one in mine.items() if one.period_us != period.start_us})
+        return [Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, done, early=True)]
 
     # asked for
 

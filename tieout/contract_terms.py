@@ -1,7 +1,7 @@
 """What a contract's closes need to know of all its versions before any of them is looked at whole.
 
 In: batches of contract versions as columns. Out: for a contract its customer, its calendar, the least and the most grace of
-its versions, and whether it has prepaid grants: bounds that spare reading the versions of contracts that are not due.
+its versions, and whether it has prepaid grants or thresholds: bounds that spare reading the versions of contracts that are not due.
 Source: docs/semantics.md section 5.
 """
 
@@ -26,6 +26,7 @@ class Terms(NamedTuple):
     least_grace: int
     most_grace: int
     granted: bool
+    thresholds: bool
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class ContractTerms:
         for contract, customer, status, billing, grants in rows:
             if status != "draft":
                 grace = billing["grace_hours"] * HOUR
-                yield contract, Terms(customer, self._calendar(billing), grace, grace, grants)
+                yield contract, Terms(customer, self._calendar(billing), grace, grace, grants, bool(billing["thresholds"]))
 
     def _calendar(self, billing: dict[str, Any]) -> Calendar:
         made = Calendar(billing["period"], billing["anchor_day"], billing["anchor_month"], billing["anchor_weekday"], billing["time_zone"])
@@ -60,5 +61,5 @@ class ContractTerms:
 def _both(known: Terms, new: Terms) -> Terms:
     return Terms(
         known.customer_id, known.calendar if known.calendar == new.calendar else None,
-        min(known.least_grace, new.least_grace), max(known.most_grace, new.most_grace), known.granted or new.granted,
+        min(known.least_grace, new.least_grace), max(known.most_grace, new.most_grace), known.granted or new.granted, known.thresholds or new.thresholds,
     )  # fmt: skip

@@ -148,8 +148,8 @@ def test_late_usage_of_a_contract_that_bills_none_is_an_exception_and_stays_open
 
 def test_a_period_waits_for_held_usage_until_it_is_released(tmp_path):
     root = tmp_path / "data"
-    usage_ = [event("k1", "a", "2026-01-10T00:00:00Z"), event("k1", "b", "2026-01-11T00:00:00Z", meter="stored"), event("k1", "c", "2026-02-02T00:00:00Z")]
-    folder.write(root, usage_, [contract("k1"), contract("k2")])
+    usage_ = [event("k1", "a", "2026-01-10T00:00:00Z"), event("k1", "b", "2026-01-31T00:00:00Z", meter="stored"), event("k1", "c", "2026-02-02T00:00:00Z")]
+    folder.write(root, usage_, [contract("k1")])
     tokens = folder.run(root)
     assert folder.invoices(root) == []
     assert sum(token.counts.get("waits_usage_held", 0) for token in tokens) == 1
@@ -174,7 +174,7 @@ def test_a_period_closes_without_usage_that_has_been_held_for_the_limit(tmp_path
 
 
 TAXED = [
-    reference("customer", "k1", {"name": "k1", "tax_jurisdiction": "DE"}),
+    reference("customer", "k1", {"tax_jurisdiction": "DE"}),
     reference("product", "llm", {"name": "llm", "tax_code": "digital"}),
     reference("tax_rate", "DE/other", {"jurisdiction": "DE", "tax_code": "other", "rate_percent": "7"}),
 ]
@@ -198,6 +198,23 @@ def test_missing_tax_data_holds_the_invoice_with_an_exception_and_its_record_mak
     assert (january.subtotal, january.tax) == (2010, 382)
     assert [one["state"] for one in exceptions(root, folder.PARTITIONS)] == ["open", "resolved"]
     assert len({one["exception_id"] for one in exceptions(root, folder.PARTITIONS)}) == 1
+
+
+def test_usage_that_reaches_a_threshold_is_invoiced_early_once_and_the_close_bills_the_rest(tmp_path):
+    root = tmp_path / "data"
+    early = contract("k1", billing={"thresholds": ["5"]})
+    folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z", "499")], [early])
+    folder.run(root)
+    assert folder.invoices(root) == []
+    for day, quantity in ((11, "1"), (12, "100")):
+        folder.append(root, [event("k1", f"{day}", f"2026-01-{day}T00:00:00Z", quantity)])
+        folder.run(root)
+    (first,) = folder.invoices(root)
+    assert (first.issued_on, first.total) == ("2026-01-11", 500)
+    folder.append(root, [event("k1", "c", "2026-02-05T00:00:00Z")])
+    folder.run(root)
+    _, close = folder.invoices(root)
+    assert [(line.kind, line.amount) for line in close.lines] == [("delta", 100), ("fee", 2000)]
 
 
 def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):
