@@ -46,6 +46,8 @@ SLACK: Final = 4 << 20
 """Bytes of changes that are kept beside a full state whatever its size."""
 FATES: Final = ("taken",)
 STATE, _, TOKEN = topics.state_topics(FLOW)
+WAITS: Final = "waits_"
+"""Begins the names of counts of what waits at the end of an interval, by reason."""
 TAKEN, BILLED, OPEN = "taken", "billed", "open"
 """What a token says of each currency: ``USD/taken`` = ``USD/billed`` + ``USD/open``."""
 
@@ -261,7 +263,7 @@ class InvoicingCell:
             written[name] = written.get(name, 0) + batch.num_rows
         waits: dict[str, int] = {}
         for wait in fold.closing.waits.values():
-            waits[f"waits_{wait.reason}"] = waits.get(f"waits_{wait.reason}", 0) + 1
+            waits[WAITS + wait.reason] = waits.get(WAITS + wait.reason, 0) + 1
         names = sorted({*self.token.totals, *counts})
         token = Token(
             FLOW, self.partition, self.token.sequence + 1, self.generation, self.cells, invoicing_state.FORMAT,
@@ -318,7 +320,7 @@ class RatedSource:
 
 def start_cells(place: Place, partitions: Sequence[int], reference_partitions: int = 1, limits: Limits | None = None) -> dict[int, InvoicingCell]:
     """Fence and restore partitions."""
-    return sharing.start_all(partitions, lambda partition: InvoicingCell.start(place, partition, reference_partitions, limits))
+    return sharing.start_all(partitions, lambda partition: InvoicingCell.start(place, partition, reference_partitions, limits, CLOSES))
 
 
 def pipeline(cells: Mapping[int, InvoicingCell], *, rows: int = ROWS) -> Pipeline:

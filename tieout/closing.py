@@ -327,8 +327,12 @@ class Closing:
 
     def recount(self) -> int:
         """What is open, summed up from the whole state."""
-        sums = [one.amount for mine in self.pending.values() for one in mine.values()] + [one.amount for mine in self.aside.values() for one in mine]
-        return sum(sums) + sum(self.accounts[name].open_amount for name in self.accounts)
+        return sum(self.open_of(name) for name in {*self.pending, *self.aside, *self.accounts})
+
+    def open_of(self, contract: str) -> int:
+        """What of a contract is rated and not billed, summed up from the state."""
+        waiting = sum(one.amount for one in self.pending.get(contract, {}).values()) + sum(one.amount for one in self.aside.get(contract, ()))
+        return waiting + self.account(contract).open_amount
 
 
 def usage_of(invoices: Iterable[Invoice]) -> int:

@@ -16,6 +16,7 @@ import pytest
 
 from flows import invoicing, local_engine, topics
 from flows.file_place import FilePlace
+from flows.verification import verify_invoicing
 from tests.flow import folders, invoicing_folders
 from tests.flow.governed_folders import know, reference
 from tests.flow.test_invoicing_flow import RATE, TAXED
@@ -83,6 +84,7 @@ def test_a_killed_run_started_again_equals_one_that_never_died(tmp_path, priced,
         _start(root, engine).communicate()
         for topic in (topics.INVOICES, topics.EXCEPTIONS, invoicing.TOKEN):
             assert folders.output(root, topic=topic) == folders.output(whole, topic=topic), f"{topic}, TIEOUT_SEED={SEED}"
+        assert all(verify_invoicing(FilePlace(root), partition)["breaks"] == [] for partition in range(PARTITIONS))
     names = [one.invoice_id for one in invoicing_folders.invoices(whole)]
     assert len(names) == len(set(names)) == sum(token.totals["invoices"] + token.totals.get("credit_notes", 0) for token in tokens)
     print(f"{engine}: {kills} kills in {runs} runs, {len(names)} documents, {sum(token.sequence for token in tokens)} intervals, seed {SEED}")
