@@ -16,7 +16,7 @@ DONE: Final = 0
 ERROR: Final = 1
 DIFFERENCES: Final = 3
 GAP: Final = 4
-FLOWS: Final = ("contract", "document", "route", "usage")
+FLOWS: Final = ("contract", "document", "invoicing", "route", "usage")
 REJECTING: Final = ("contract", "route", "usage")
 """Flows that leave aside what they cannot read."""
 

@@ -7,12 +7,12 @@ what it is for is proved: ``flows.document_proof``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from flows import contract, contract_outputs, document, document_outputs, document_proof, topics, usage
+from flows import contract, contract_outputs, document, document_outputs, document_proof, invoicing, invoicing_proof, topics, usage
 from flows import token as tokens
 from flows.pipeline import Place, Reader
 from flows.token import Token
@@ -105,6 +105,15 @@ def verify_document(place: Place) -> dict[str, Any] | None:
     return proof | {"breaks": proof["breaks"] + document_proof.broken(place, found[-1])}
 
 
+def verify_invoicing(place: Place, partition: int) -> dict[str, Any] | None:
+    """The proof of one partition of the invoicing flow, and that its money ties out; None where the flow has not been here."""
+    found = list(tokens.all_of(place.written(invoicing.TOKEN, partition)))
+    if not found:
+        return None
+    proof = _proof(place, found, invoicing.FLOW, _RatedFates())
+    return proof | {"breaks": proof["breaks"] + invoicing_proof.broken(place, found[-1])}
+
+
 class _Sums(Protocol):
     """The figures of a flow's tokens."""
 
@@ -144,6 +153,18 @@ class _PlainFates:
         self._sums = self._sums | {name: self._sums.get(name, 0) + count for name, count in token.counts.items()}
         if self._sums != token.totals:
             yield "the totals are not the sum of the intervals"
+
+
+class _RatedFates(_PlainFates):
+    """Rated records, which are all taken; what waits at the end of an interval is no sum of intervals."""
+
+    def __init__(self) -> None:
+        super().__init__(invoicing.FATES)
+
+    def broken(self, token: Token) -> Iterator[str]:
+        """The fate equation, and the totals."""
+        counts = {name: count for name, count in token.counts.items() if not name.startswith(invoicing.WAITS)}
+        yield from super().broken(replace(token, counts=counts))
 
 
 def _proof(place: Place, found: Sequence[Token], flow: str, sums: _Sums) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 In: contract versions, usage events, tax facts, and the billing period that is asked for. Out: the documents of its close.
 Every billing period from the contract's start closes at its end plus the grace. By then known are the events whose time
 is not later (a correction's is when it was issued), and the versions recorded by then (those without ``recorded_at``
-always); what becomes known later gives deltas on the close that follows. Contracts whose thresholds make invoices early
-are refused by name. Source: docs/semantics.md section 5, docs/interfaces.md (invoice).
+always); what becomes known later gives deltas on the close that follows. Invoices that thresholds make early come before
+the close of their period. Source: docs/semantics.md section 5, docs/interfaces.md (invoice).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,11 +15,13 @@ import pyarrow as pa
 from tieout.contract_book import ContractBook, Interval
 from tieout.contracts import ContractRefused, ContractVersion, Problem
 from tieout.invoicing.bill import bill
-from tieout.invoicing.records import DIGEST, Account, Held, Invoice, UsageSum
+from tieout.invoicing.records import DIGEST, Account, Billed, Held, Invoice, UsageSum
 from tieout.invoicing.tax import Taxes
+from tieout.invoicing.thresholds import bill_early
 from tieout.offline import grace
 from tieout.period import Period, micros
 from tieout.quote import Case, RatedCase, rated_cases
+from tieout.rating.adjustments import RATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,6 @@ class Asked:
 
 def invoices(versions: Sequence[ContractVersion], events: pa.RecordBatch, label: str, taxes: Taxes | None) -> Asked:
     """The documents that the close of one billing period makes; ContractRefused where there is no such period."""
-    _refuse_thresholds(versions)
     book = ContractBook(first_number=None)
     for version in sorted(versions, key=lambda v: (v.contract_id, v.version)):
         book.apply(version)
@@ -46,12 +47,32 @@ def invoices(versions: Sequence[ContractVersion], events: pa.RecordBatch, label:
             timeline = rated.timeline(name)
             if not timeline:
                 continue
+            for early in _early(account, rated, name, period, taxes):
+                account = early.account
+                found += early.invoices if period is all_[-1][0] else ()
             done = bill(account, timeline, period, _increments(account, rated.usage(name), period), taxes=taxes, as_of=as_of)
             if done.held is not None:
                 return Asked((), done.held)
             account = done.account
             found += done.invoices if period is all_[-1][0] else ()
     return Asked(tuple(found))
+
+
+def _early(account: Account, rated: RatedCase, name: str, period: Period, taxes: Taxes | None) -> Iterator[Billed]:
+    """The bills that thresholds make within a period, each at the event that reaches one; events in the order of their times."""
+    timeline = rated.timeline(name)
+    thresholds = sorted({amount for interval in timeline for amount in interval.version.billing.thresholds})
+    rows = sorted((row for row in rated.rows(name) if row.period == period and row.time < period.end_us), key=lambda row: row.time) if thresholds else []
+    spent = 0
+    for place, row in enumerate(rows):
+        spent += row.amount
+        if spent + RATED < min(thresholds) * RATED:  # no sum of rounded lines is that far from the exact one
+            continue
+        increments = _increments(account, rated.usage(name, rows[: place + 1]), period, only=True)
+        done = bill_early(account, timeline, period, increments, taxes=taxes, as_of=row.time)
+        if done.invoices:
+            account = done.account
+            yield done
 
 
 def _closes(name: str, timeline: Sequence[Interval], label: str) -> list[tuple[Period, int]]:
@@ -94,10 +115,11 @@ def _rated(case: Case, events: pa.RecordBatch) -> RatedCase:
     return found
 
 
-def _increments(account: Account, usage: Sequence[UsageSum], period: Period) -> list[UsageSum]:
-    """What the sums have grown by since the last close, up to a billing period."""
-    taken = {one.key: one for one in account.usage}
-    now = {one.key: one for one in usage if one.period_us <= period.start_us}
+def _increments(account: Account, usage: Sequence[UsageSum], period: Period, *, only: bool = False) -> list[UsageSum]:
+    """What the sums have grown by since they were last taken, up to a billing period, or of it alone."""
+    first = period.start_us if only else 0
+    taken = {one.key: one for one in account.usage if one.period_us >= first}
+    now = {one.key: one for one in usage if first <= one.period_us <= period.start_us}
     gone = [one for key, one in taken.items() if key not in now]
     grown = [_less(one, taken.get(one.key)) for one in now.values()]
     return [one for one in (*grown, *(_less(_empty(one), one) for one in gone)) if any(one[5:])]
@@ -115,8 +137,3 @@ def _less(now: UsageSum, before: UsageSum | None) -> UsageSum:
         quantity=now.quantity - before.quantity, amount=now.amount - before.amount, live=now.live - before.live,
         records=now.records - before.records, digest=(now.digest - before.digest) % DIGEST,
     )  # fmt: skip
-
-
-def _refuse_thresholds(versions: Sequence[ContractVersion]) -> None:
-    if any(version.billing.thresholds for version in versions):
-        raise ContractRefused([Problem("billing.thresholds", "not_supported", "this release makes no invoice early; ask for the invoices without it")])

@@ -29,6 +29,7 @@ from tieout.invoicing.wire import amount_text, credit_documents, exact_text, lin
 from tieout.offline import HOUR, bills, usage_sums
 from tieout.period import Period
 from tieout.rating.adjustments import RATED
+from tieout.rating.rater import Row
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records
 from tieout.usage_stage import Limits, UsageState, one_by_one
 
@@ -139,10 +140,14 @@ class RatedCase:
             lines = tuple(line for one in done for invoice in one.invoices for line in invoice.lines)
             yield QuotedContract(name, timeline[0].version.currency, lines, _credits(timeline, done[-1].account, self.as_of))
 
-    def usage(self, contract_id: str) -> list[UsageSum]:
-        """The sums of a contract's rated usage."""
-        rows = [row for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id]
-        return usage_sums(self.state.tariffs, rows, self.state.voided, self.timeline(contract_id))
+    def usage(self, contract_id: str, rows: Sequence[Row] | None = None) -> list[UsageSum]:
+        """The sums of a contract's rated usage, or of some rows of it."""
+        mine = self.rows(contract_id) if rows is None else rows
+        return usage_sums(self.state.tariffs, mine, self.state.voided, self.timeline(contract_id))
+
+    def rows(self, contract_id: str) -> list[Row]:
+        """A contract's rated rows."""
+        return [row for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id]
 
     def _judge(self, digests: npt.NDArray[Any], time: npt.NDArray[Any], record: npt.NDArray[Any]) -> list[tuple[str, str | None]]:
         """Each event's fate: the checks in their order, then one by one."""

@@ -2,11 +2,11 @@
 
 import argparse
 
-from flows import contract, contract_outputs, document, document_outputs, output, usage
+from flows import contract, contract_outputs, document, document_outputs, invoicing, output, usage
 from flows.cli import DIFFERENCES, DONE
 from flows.commands import places
 from flows.kafka_place import KafkaPlace
-from flows.verification import verify, verify_contract, verify_document
+from flows.verification import verify, verify_contract, verify_document, verify_invoicing
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,5 +17,7 @@ def run(options: argparse.Namespace) -> int:
     for flow, token, proved in ((contract_outputs.FLOW, contract.TOKEN, verify_contract), (document_outputs.FLOW, document.TOKEN, verify_document)):
         found = proved(place) if there is None or token in there else None
         rows += [] if found is None else [{"flow": flow} | found]
+    if there is None or invoicing.TOKEN in there:
+        rows += [{"flow": invoicing.FLOW} | row for partition in range(place.partitions()) if (row := verify_invoicing(place, partition)) is not None]
     output.show(rows, options.output, "proof by partition; keep the chain's heads elsewhere as evidence")
     return DIFFERENCES if any(row["breaks"] for row in rows) else DONE

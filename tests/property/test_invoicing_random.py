@@ -3,7 +3,7 @@
 from collections import defaultdict
 from fractions import Fraction as F
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import invoice_oracle
@@ -14,6 +14,8 @@ from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import grants
 from tieout.invoicing.notes import ReleaseRefused, credit_amounts, credit_lines, void
 from tieout.invoicing.records import Account, UsageSum
+from tieout.invoicing.tax import TaxPayer
+from tieout.invoicing.thresholds import bill_early
 
 MONEY = st.decimals("0", "300", places=3).map(str)
 CENTS = st.decimals("0", "300", places=2).map(str)
@@ -23,8 +25,8 @@ DAYS = st.integers(1, 28)
 @st.composite
 def contracts(draw):
     tiers = [{"up_to": "10", "unit_price": draw(MONEY), "flat_fee": draw(st.sampled_from(["0", "2.505"]))}, {"up_to": None, "unit_price": draw(MONEY)}]
-    usage = {"charge_id": "u", "meter": "m", "price": {"model": "graduated", "tiers": tiers}, "minimum": draw(st.none() | MONEY), "discount_percent": draw(st.sampled_from(["0", "12.5"]))}
-    fee = {"charge_id": "f", "price": {"model": "flat", "amount": draw(MONEY)}, "interval": draw(st.sampled_from(["month", "year"])), "timing": draw(st.sampled_from(["advance", "arrears"]))}
+    usage = {"charge_id": "u", "product_id": "p", "meter": "m", "price": {"model": "graduated", "tiers": tiers}, "minimum": draw(st.none() | MONEY), "discount_percent": draw(st.sampled_from(["0", "12.5"]))}
+    fee = {"charge_id": "f", "product_id": "p", "price": {"model": "flat", "amount": draw(MONEY)}, "interval": draw(st.sampled_from(["month", "year"])), "timing": draw(st.sampled_from(["advance", "arrears"]))}
     coupons = [{"coupon_id": f"c{i}", draw(st.sampled_from(["percent", "amount"])): draw(st.sampled_from(["7.5", "33", "100"])), "until": draw(st.none() | st.just("2026-03-01T00:00:00Z"))} for i in range(draw(st.integers(0, 2)))]
     commitments = [
         {"commitment_id": f"m{i}", "kind": draw(st.sampled_from(["postpaid", "prepaid"])), "scope": draw(st.sampled_from(["contract", "u"])), "amount": draw(MONEY), "interval": draw(st.sampled_from(["month", "year"])),
@@ -41,7 +43,7 @@ def usage_events(draw, contract):
     return [{"id": str(i), "source": "s", "customer_id": "k", "meter": "m", "quantity": draw(MONEY), "time": f"2026-{2 + day // 28:02}-{1 + day % 28:02}T12:00:00Z"} for i, day in enumerate(sorted(days))]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_quote_has_the_lines_of_the_oracle(data):
     contract = data.draw(contracts())
@@ -54,7 +56,7 @@ def test_a_quote_has_the_lines_of_the_oracle(data):
     assert F(answer["total"]) == sum(row[3] for row in rows)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_credits_pay_what_the_oracle_says(data):
     charge = {"charge_id": "u", "meter": "m", "price": {"model": "per_unit", "unit_price": "1"}}
@@ -75,10 +77,13 @@ def test_credits_pay_what_the_oracle_says(data):
     assert F(answer["amount_due"]) == F(answer["total"]) - sum(applied for applied, _ in paid.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_the_books_tie_out_over_any_history(data):
-    contract = data.draw(contracts()) | {"credits": [{"grant_id": "g", "amount": "75"}]}
+    contract = data.draw(contracts()) | {"credits": [{"grant_id": "g", "amount": "75"}], "billing": {"thresholds": ["40"]}}
+    if data.draw(st.booleans()):  # one that every late amount moves
+        contract["commitments"] = [{"commitment_id": "m", "kind": data.draw(st.sampled_from(["prepaid", "postpaid"])), "amount": "60", "interval": "year", "overage_factor": "2"}]
+    taxes = data.draw(st.none() | st.sampled_from(["0", "8.875"]).map(Rate))
     timeline = timeline_of(contract)
     calendar, version = timeline[0].version.billing.calendar, timeline[0].version
     account, pending, rated, documents = Account("c"), [], 0, []
@@ -91,21 +96,63 @@ def test_the_books_tie_out_over_any_history(data):
             one = UsageSum("u", None, at.start_us, 1, at.start_us, data.draw(st.integers(-5, 20)) * 10**9, data.draw(st.integers(-(10**13), 10**14)), 1, 1, data.draw(st.integers(0, 2**128 - 1)))
             pending.append(one)
             rated += one.amount
-        done = bill(account, timeline, period, pending, taxes=None, as_of=period.end_us)
+        early = [one for one in pending if one.period_us == period.start_us]
+        if early and data.draw(st.booleans()):
+            done = bill_early(account, timeline, period, early, taxes=taxes, as_of=period.end_us - 1)
+            account, documents = done.account, [*documents, *done.invoices]
+            pending = [one for one in pending if one not in early] if done.invoices else pending
+            check(account, documents, pending, rated)
+        done = bill(account, timeline, period, pending, taxes=taxes, as_of=period.end_us)
         account, pending, documents = done.account, [], [*documents, *done.invoices]
         if documents and data.draw(st.booleans()):
             chosen = data.draw(st.sampled_from(documents))
             account, documents = taken_back(data, account, version, chosen, documents, grants(timeline), period)
         check(account, documents, pending, rated)
         period = calendar.next(period)
-    done = bill(account, timeline, seen[-1], (), taxes=None, as_of=period.end_us)  # what was taken back is billed again, once
+    done = bill(account, timeline, seen[-1], (), taxes=taxes, as_of=period.end_us)  # what was taken back is billed again, once
     check(done.account, [*documents, *done.invoices], (), rated)
-    again = bill(done.account, timeline, seen[-1], (), taxes=None, as_of=period.end_us)
+    again = bill(done.account, timeline, seen[-1], (), taxes=taxes, as_of=period.end_us)
     assert again.invoices == ()
     fresh = Account("c")
     for one in seen:
-        fresh = bill(fresh, timeline, one, [u for u in done.account.usage if u.period_us == one.start_us], taxes=None, as_of=one.end_us).account
+        fresh = bill(fresh, timeline, one, [u for u in done.account.usage if u.period_us == one.start_us], taxes=taxes, as_of=one.end_us).account
     assert standing(done.account) == standing(fresh)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_version_that_comes_late_leaves_what_knowing_it_from_the_start_would(data):
+    first = data.draw(contracts()) | {"version": 1}
+    changes = {"effective_from": f"2026-{data.draw(st.integers(1, 6)):02}-{data.draw(DAYS):02}T00:00:00Z", "version": 2, "status": data.draw(st.sampled_from(["active", "suspended", "terminated"]))}
+    fee = first["charges"][1]
+    charges = data.draw(st.sampled_from([first["charges"], first["charges"][:1], [first["charges"][0], fee | {"price": {"model": "flat", "amount": "999.99"}}]]))
+    second = first | changes | {"charges": charges, "commitments": data.draw(st.sampled_from([first["commitments"], []])), "coupons": []}
+    early, late = timeline_of(first), timeline_of(first, second)
+    calendar = early[0].version.billing.calendar
+    periods = calendar.spanning(early[0].start_us, early[0].start_us + 240 * 86_400_000_000)
+    usage = [UsageSum("u", None, one.start_us, 1, one.start_us, 10**9, data.draw(st.integers(0, 10**14)), 1, 1, 5) for one in periods]
+    learnt = data.draw(st.integers(0, len(periods) - 1))
+    account, fresh = Account("c"), Account("c")
+    for place, (period, one) in enumerate(zip(periods, usage, strict=True)):
+        account = bill(account, late if place >= learnt else early, period, [one], taxes=None, as_of=period.end_us).account
+        fresh = bill(fresh, late, period, [one], taxes=None, as_of=period.end_us).account
+    assert {item[:3] for item in standing(account)} == {item[:3] for item in standing(fresh)}
+
+
+class Rate:
+    """One rate for everything."""
+
+    def __init__(self, percent):
+        self.rate = F(percent)
+
+    def payer(self, customer_id, instant):
+        return TaxPayer("X", "standard")
+
+    def code(self, product_id, instant):
+        return "std"
+
+    def percent(self, jurisdiction, tax_code, instant):
+        return self.rate
 
 
 def taken_back(data, account, version, chosen, documents, all_, period):

@@ -290,6 +290,17 @@ def test_late_usage_moves_the_true_up_of_the_commitment_too():
     assert ledger(*book.close("2026-04-01", book.used("2026-02-01", "40")).invoices) == [("delta", "u", 4000), ("delta", "", -4000), ("usage", "u", 0)]
 
 
+def test_late_usage_moves_what_later_months_drew_from_a_prepaid_commitment():
+    book = Book({"charges": [USAGE], "commitments": [{"commitment_id": "pre", "kind": "prepaid", "amount": "100", "interval": "year", "overage_factor": "1.5"}]})
+    assert ledger(*book.close("2026-01-01", book.used("2026-01-01", "90")).invoices) == [("usage", "u", 9000), ("commitment", "", 10000), ("commitment", "", -9000)]
+    assert ledger(*book.close("2026-02-01", book.used("2026-02-01", "50")).invoices) == [("usage", "u", 5000), ("commitment", "", -1000), ("overage", "", 2000)]
+    assert ledger(*book.close("2026-03-01", book.used("2026-01-01", "5")).invoices) == [
+        ("delta", "u", 500), ("delta", "", -500),  # January draws 95
+        ("delta", "", 500), ("delta", "", 250),  # so February draws 5 only, and 45 are beyond
+        ("usage", "u", 0),
+    ]
+
+
 def test_a_term_commitment_prorated_and_ended_by_a_termination():
     base = {"term": {"start_on": "2026-01-01", "end_on": "2026-01-11"}, "charges": [USAGE], "commitments": [{"commitment_id": "t", "scope": "term", "interval": "term", "amount": "100", "prorate": True}]}
     book = Book(base, base | {"version": 2, "effective_from": "2026-01-06T00:00:00Z", "status": "terminated"})
@@ -327,12 +338,15 @@ def test_a_batch_of_invoices_answers_each_line(tmp_path):
     cases = [
         {"id": 1, "contract": contract, "period": "2026-01", "events": [{"quantity": "3"}]},
         {"id": 2, "contract": contract, "period": "2025-12"},
-        {"id": 3, "contract": contract | {"billing": {"thresholds": ["5"]}}, "period": "2026-01"},
+        {"id": 3, "contract": contract | {"rate_card": {"rate_card_id": "list", "version": 1}}, "period": "2026-01"},
         {"id": 4, "contract": contract},
+        {"id": 5, "contract": contract | {"billing": {"thresholds": ["10", "25"]}, "charges": [*contract["charges"], fee("1")]}, "period": "2026-01", "events": [{"quantity": "6"}] * 5},
     ]
     path = tmp_path / "cases.jsonl"
     path.write_text("\n".join(json.dumps(case) for case in cases))
     answer = subprocess.run([sys.executable, "-m", "flows.cli", "invoice", "--batch", str(path)], capture_output=True, text=True, check=True)
     answers = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [one["total"] for one in answers[0]["invoices"]] == ["3.00"]
-    assert [(one["id"], one["error"]["path"]) for one in answers[1:]] == [(2, "period"), (3, "billing.thresholds"), (4, "period")]
+    assert [(one["id"], one["error"]["path"]) for one in answers[1:4]] == [(2, "period"), (3, "rate_card"), (4, "period")]
+    early = answers[4]["invoices"]  # 12 reaches 10, 30 reaches 25; the close has nothing left but the fee
+    assert [[(line["kind"], line["amount"]) for line in one["lines"]] for one in early] == [[("usage", "12.00")], [("delta", "18.00")], [("fee", "1.00")]]

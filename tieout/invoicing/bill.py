@@ -45,12 +45,12 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     for, never a wall clock. A period in which no version governs makes lines only for earlier ones.
     """
     taken, late = _by_policy(account, timeline, period, usage)
-    known = _merged((*account.usage, *taken))
+    known = merged((*account.usage, *taken))
     try:
         today = _computed(account, timeline, _touched(account, timeline, period, taken), known, taxes)
     except TaxMissing as missing:
         return Billed(account, held=missing.held)
-    return _settled(account, timeline, period, today, known, taxes, as_of)._replace(late=late)
+    return settled(account, timeline, period, today, known, taxes, as_of)._replace(late=late)
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
@@ -64,7 +64,8 @@ def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, u
     return taken, tuple(late)
 
 
-def _merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
+def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
+    """Sums of the same key as one."""
     found: dict[object, UsageSum] = {}
     for one in usage:
         found[one.key] = found[one.key].plus(one) if one.key in found else one
@@ -120,7 +121,7 @@ def _speaking(timeline: Sequence[Interval], period: Period) -> ContractVersion:
     return times.at(timeline, period.end_us - 1) or [i for i in timeline if i.start_us < period.end_us or i is timeline[0]][-1].version
 
 
-def _settled(account: Account, timeline: Sequence[Interval], period: Period, today: Sequence[Computed], known: tuple[UsageSum, ...], taxes: Taxes | None, as_of: int) -> Billed:
+def settled(account: Account, timeline: Sequence[Interval], period: Period, today: Sequence[Computed], known: tuple[UsageSum, ...], taxes: Taxes | None, as_of: int) -> Billed:
     """Bill what differs from what stands billed, pay it with credits, and put it into documents."""
     lines = [one for of in today for one in of.lines]
     keys, starts = {one.key for one in lines}, {of.period.start_us for of in today}

@@ -5,6 +5,7 @@ of its currency. Source: docs/semantics.md sections 1 and 5.
 """
 
 from collections.abc import Iterable
+from decimal import Decimal
 from fractions import Fraction
 
 from tieout import money
@@ -28,9 +29,9 @@ def line(
     )
 
 
-def minor(exact: Fraction, currency: str) -> int:
+def minor(exact: Fraction | Decimal, currency: str) -> int:
     """An exact amount in minor units, half up."""
-    scaled = exact * 10 ** money.minor_unit(currency)
+    scaled = Fraction(exact) * 10 ** money.minor_unit(currency)
     return money.round_ratio(scaled.numerator, scaled.denominator)
 
 

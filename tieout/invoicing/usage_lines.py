@@ -35,7 +35,7 @@ def by_line(timeline: Sequence[Interval], period: Period, sums: Iterable[UsageSu
 
 def usage_lines(timeline: Sequence[Interval], period: Period, found: Mapping[LineKey, Parts], levels: frozenset[str]) -> list[Line]:
     """The usage lines of a period; ``levels`` are the charges that ever had usage."""
-    lines = {key: _line(period, parts) for key, parts in found.items()}
+    lines = {key: usage_line(period, parts) for key, parts in found.items()}
     for quiet in _quiet(timeline, period, _busy(found), levels):
         dead = lines.get(quiet.key)
         lines[quiet.key] = quiet if dead is None else _with(dead, quiet.exact)
@@ -51,7 +51,8 @@ def _busy(found: Mapping[LineKey, Parts]) -> set[str]:
     return {charge for charge, count in counts.items() if count > 0}
 
 
-def _line(period: Period, parts: Parts) -> Line:
+def usage_line(period: Period, parts: Parts) -> Line:
+    """The line of the sums behind it."""
     amount = sum(one.amount for one, _, _ in parts)
     _, version, charge = max(parts, key=lambda part: part[1].version)
     made = line(version, charge, "usage", period, (period.start_us, period.end_us), Fraction(amount, RATED), group=parts[0][0].group)
