@@ -7,10 +7,13 @@ from typing import Any
 from flows import document_view, invoice_page, output
 from flows.cli import CommandError
 from flows.commands import places
+from flows.document_view import NumberedDocument
 from schemas.registry import Registry
 from tieout import numbering
+from tieout.invoicing.wire import amount_text
 
-_LISTED = ("number", "kind", "customer_id", "contract_id", "issued_on", "due_on", "currency", "total", "amount_due")
+_FACTS = ("kind", "customer_id", "contract_id", "issued_on", "due_on", "currency")
+_SUMS = ("total", "amount_due")
 _LINES = ("charge_id", "kind", "period", "quantity", "amount_exact", "amount", "tax_code")
 
 
@@ -22,13 +25,17 @@ def run(options: argparse.Namespace) -> int:
             if options.number or options.html:
                 msg = "document ls: lists all documents; to see one whole, or as a page, write 'tieout document show NUMBER'"
                 raise CommandError(msg, 2)
-            found = [one.document() for one in document_view.all_of(place)]
-            output.show([{name: one[name] for name in _LISTED} for one in found], options.output)
+            output.show([_row(one) for one in document_view.all_of(place)], options.output)
             return 0
         if options.number is None:
             msg = "document show: name the document, as in 'tieout document show us-inc-00000017'; 'tieout document ls' lists them"
             raise CommandError(msg, 2)
         return _show(place, options)
+
+
+def _row(one: NumberedDocument) -> dict[str, Any]:
+    sums = {name: amount_text(getattr(one.invoice, name), one.invoice.currency) for name in _SUMS}
+    return {"number": one.number} | {name: getattr(one.invoice, name) for name in _FACTS} | sums
 
 
 def _show(place: Any, options: argparse.Namespace) -> int:
@@ -44,7 +51,7 @@ def _show(place: Any, options: argparse.Namespace) -> int:
     if options.html:
         Path(options.html).write_text(invoice_page.page([document]))
     if options.output == "table":
-        output.show([{name: document[name] for name in (*_LISTED[:6], "legal_entity_id", "invoice_id")}], "table")
+        output.show([{name: document[name] for name in ("number", *_FACTS[:5], "legal_entity_id", "invoice_id")}], "table")
         output.show([{"service": line["service_period"]["start"][:10]} | {name: line[name] for name in _LINES} for line in document["lines"]], "table", "lines")
         output.show([{name: document[name] for name in ("currency", "subtotal", "tax", "total", "amount_due")}], "table")
     else:

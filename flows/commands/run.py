@@ -15,6 +15,7 @@ from flows.document import DocumentCell
 from flows.document_outputs import FLOW as DOCUMENT
 from flows.file_place import FilePlace
 from flows.report import render
+from flows.token import Token
 from flows.usage import FLOW, UsageCell, UsageSource
 from tieout.lifecycle import FATES
 
@@ -55,32 +56,43 @@ def _run_contract(root: Path, partitions: int, options: argparse.Namespace) -> i
     return 0
 
 
-def _run_document(root: Path, partitions: int, options: argparse.Namespace) -> int:
-    if options.report:
-        msg = "run document: has no report, 'tieout document ls' and 'tieout document show' tell what came of it; take --report out"
-        raise CommandError(msg, 2)
-    place = FilePlace(root)
-    cell = DocumentCell.start(place, partitions)
-    try:
-        (bytewax_engine if options.engine == "bytewax" else local_engine).run(document.pipeline(place, cell, partitions))
-        output.show(counts([cell.token], ("received", *document_outputs.FATES)), options.output, "document flow, since the start")
-    finally:
-        cell.close()
-    return 0
-
-
 def _run_invoicing(root: Path, partitions: int, options: argparse.Namespace) -> int:
     if options.report:
         msg = "run invoicing: has no report, the documents are on billing.invoice.v1; take --report out"
         raise CommandError(msg, 2)
+    output.show(balances(run_invoicing(root, partitions, options.engine)), options.output, "invoicing flow, since the start")
+    return 0
+
+
+def _run_document(root: Path, partitions: int, options: argparse.Namespace) -> int:
+    if options.report:
+        msg = "run document: has no report, 'tieout document ls' and 'tieout document show' tell what came of it; take --report out"
+        raise CommandError(msg, 2)
+    token = run_document(root, partitions, options.engine)
+    output.show(counts([token], ("received", *document_outputs.FATES)), options.output, "document flow, since the start")
+    return 0
+
+
+def run_invoicing(root: Path, partitions: int, engine: str) -> list[Token]:
+    """Run the invoicing flow to the end of its input; its last tokens."""
     cells = invoicing.start_cells(FilePlace(root), range(partitions))
     try:
-        (bytewax_engine if options.engine == "bytewax" else local_engine).run(invoicing.pipeline(cells))
-        output.show(balances([cell.token for cell in cells.values()]), options.output, "invoicing flow, since the start")
+        (bytewax_engine if engine == "bytewax" else local_engine).run(invoicing.pipeline(cells))
+        return [cell.token for cell in cells.values()]
     finally:
         for cell in cells.values():
             cell.close()
-    return 0
+
+
+def run_document(root: Path, partitions: int, engine: str) -> Token:
+    """Run the document flow to the end of its input; its last token."""
+    place = FilePlace(root)
+    cell = DocumentCell.start(place, partitions)
+    try:
+        (bytewax_engine if engine == "bytewax" else local_engine).run(document.pipeline(place, cell, partitions))
+        return cell.token
+    finally:
+        cell.close()
 
 
 def run_usage(root: Path, partitions: int, engine: str) -> tuple[list[UsageCell], float]:

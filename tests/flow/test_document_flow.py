@@ -21,6 +21,7 @@ from sinks.errors import Fenced
 from sinks.ingress import Ingress
 from sources.errors import SourceError
 from sources.files import TopicReader
+from sources.merged import merge
 from tests.invoices import by_partition, invoice, invoices
 from tieout import ids, numbering, wide
 
@@ -151,6 +152,20 @@ def test_a_voided_invoice_on_the_topic_of_unnumbered_ones_ends_the_flow(tmp_path
     put(tmp_path, [invoice(1, random.Random(1), status="voided")])
     with pytest.raises(SourceError, match="a document of kind invoice and status voided is none that this release numbers"):
         run(tmp_path)
+
+
+def test_a_cell_without_invoices_commits_once_a_day_and_the_numbers_stand(tmp_path, monkeypatch):
+    put(tmp_path, invoices(20))
+    before = run(tmp_path)
+    cell = DocumentCell.start(FilePlace(tmp_path), PARTITIONS)
+    nothing = document.prepare(merge([], cell.position))
+    cell.take(nothing)
+    assert cell.token == before
+    monkeypatch.setattr(document, "IDLE_SECONDS", 0.0)
+    cell.take(nothing)
+    assert (cell.token.sequence, cell.token.totals, cell.token.positions) == (before.sequence + 1, before.totals, before.positions)
+    cell.close()
+    assert verify_document(FilePlace(tmp_path))["breaks"] == []
 
 
 # the proof
