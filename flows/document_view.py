@@ -47,12 +47,17 @@ class _Place(NamedTuple):
 def all_of(place: FilePlace | KafkaPlace) -> Iterator[NumberedDocument]:
     """Every document, partition by partition in the order of the log; InvoiceRecordError where one cannot be read."""
     for partition in range(_partitions(place)):
-        reader = place.written(topics.DOCUMENTS, partition)
-        try:
-            for _, batch in _batches(reader, 0, reader.refresh()):
-                yield from _documents(batch)
-        finally:
-            _close(reader)
+        yield from in_partition(place, partition)
+
+
+def in_partition(place: FilePlace | KafkaPlace, partition: int) -> Iterator[NumberedDocument]:
+    """The documents of one partition."""
+    reader = place.written(topics.DOCUMENTS, partition)
+    try:
+        for _, batch in _batches(reader, 0, reader.refresh()):
+            yield from _documents(batch)
+    finally:
+        _close(reader)
 
 
 def find(place: FilePlace | KafkaPlace, number: str) -> NumberedDocument | None:

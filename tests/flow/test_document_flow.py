@@ -49,11 +49,7 @@ def run(root, rows=25_000, engine=local_engine):
 
 def numbered(root):
     """All documents, partition by partition."""
-    found = []
-    for partition in range(PARTITIONS):
-        reader = TopicReader(root, topics.DOCUMENTS, partition)
-        found.append(list(document_view.between(reader, 0, reader.refresh())))
-    return found
+    return [list(document_view.in_partition(FilePlace(root), partition)) for partition in range(PARTITIONS)]
 
 
 def records(root, topic):
