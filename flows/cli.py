@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _dlq(commands)
     _exception(commands)
     _release(commands)
+    _close(commands)
     _reference(commands)
     _contract(commands)
     _decision(commands, "approve", "approve a proposed contract version; never one's own", "'checked with sales'")
@@ -270,6 +271,20 @@ def _release(commands: Commands) -> None:
     _registry(release)
     release.add_argument("--reason", required=True, metavar="TEXT", help="why it may go on")
     release.add_argument("--author", metavar="NAME", help="who releases it (default: the user of this process)")
+
+
+def _close(commands: Commands) -> None:
+    close = _add(
+        commands, "close", "ask that a billing period is closed, or billed again for what came since it closed",
+        "tieout close --period 2026-10 --contract c-acme --dir data --reason 'late logs of the gateway are in'",
+    )
+    close.add_argument("--period", required=True, metavar="PERIOD", help="the billing period, as in 2026-10, or by its first day")
+    close.add_argument("--contract", metavar="ID", help="one contract (default: all)")
+    _place(close)
+    _registry(close)
+    close.add_argument("--key", metavar="FILE", help="the private key that signs it; needed once the reference data knows users")
+    close.add_argument("--author", metavar="NAME", help="who asks (default: the user of this process)")
+    close.add_argument("--reason", required=True, metavar="TEXT", help="why")
 
 
 def _reference(commands: Commands) -> None:

@@ -18,7 +18,8 @@ def _start(place: KafkaPlace, partitions: Sequence[int], live: Live) -> dict[int
 
 
 def _interval(_: InvoicingCell, closed: list[Closed], seconds: Mapping[str, float]) -> Interval:
-    return Interval(Counter(), Counter(opened(closed)), {}, seconds)
+    latencies = [(one.as_of - one.period.end_us) / 1_000_000 for one in closed if one.wait is None and not one.early]
+    return Interval(Counter(), Counter(opened(closed)), {}, seconds, latencies)
 
 
 def _unfinished(cell: InvoicingCell) -> bool:

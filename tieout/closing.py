@@ -191,6 +191,7 @@ class Closing:
     def close(self, clock: int, known: int, most: int, taxes: Taxes | None) -> list[Closed]:
         """Close what is due, so many contracts at most; what was asked for comes after it."""
         found: list[Closed] = []
+        self._look_ahead(most)
         while self._ready and len(found) < most:
             end, contract = heapq.heappop(self._ready)
             self._listed.discard(contract)
@@ -200,6 +201,13 @@ class Closing:
                 found.append(self._close(contract, clock, known, taxes))
             self._line_up(clock)
         return found + self._again(clock, most - len(found), taxes)
+
+    def _look_ahead(self, most: int) -> None:
+        """Read the versions of the contracts that come next together."""
+        first = [heapq.heappop(self._ready) for _ in range(min(most, len(self._ready)))]
+        self.book.look_up(contract for _, contract in first)
+        for entry in first:
+            heapq.heappush(self._ready, entry)
 
     def _close(self, contract: str, clock: int, known: int, taxes: Taxes | None) -> Closed:
         """Close a contract's next period, or let it wait."""

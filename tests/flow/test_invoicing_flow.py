@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from flows import bytewax_engine, invoicing, local_engine, topics, usage
+from flows import bytewax_engine, cli, invoicing, local_engine, topics, usage
 from flows.file_place import FilePlace
-from tests.flow import folders
+from tests.flow import folders, governed_folders
 from tests.flow import invoicing_folders as folder
 from tests.flow.governed_folders import exceptions, know, reference
 from tests.flow.invoicing_folders import contract, event
@@ -215,6 +215,33 @@ def test_usage_that_reaches_a_threshold_is_invoiced_early_once_and_the_close_bil
     folder.run(root)
     _, close = folder.invoices(root)
     assert [(line.kind, line.amount) for line in close.lines] == [("delta", 100), ("fee", 2000)]
+
+
+def test_a_request_bills_a_closed_period_again_for_what_came_late(tmp_path, capsys):
+    root = tmp_path / "data"
+    customers = ("k1", "k2", "k3")
+    folder.write(root, [event(k, at, f"{at}T00:00:00Z") for at in ("2026-01-10", "2026-02-05") for k in customers], [contract(k) for k in customers], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    folder.append(root, [event(k, "late", "2026-01-11T00:00:00Z", "7") for k in customers], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    assert len(folder.invoices(root, 1)) == 3
+    assert cli.main(["close", "--period", "2026-01", "--contract", "c-k2", "--dir", str(root), "--reason", "logs"]) == 0
+    folder.bill(root, partitions=[0])
+    again = folder.invoices(root, 1)[3:]
+    assert [(one.contract_id, one.period.label, [(line.kind, line.amount) for line in one.lines]) for one in again] == [("c-k2", "2026-01", [("delta", 7)])]
+    for period in ("2026-01", "2026-02"):
+        assert cli.main(["close", "--period", period, "--dir", str(root), "--reason", "all logs"]) == 0
+    (token,) = folder.bill(root, partitions=[0], closes=1)
+    assert sorted(one.contract_id for one in folder.invoices(root, 1)[4:]) == ["c-k1", "c-k3"]  # each once, and no period that is not complete
+    assert token.totals["invoices"] == 6
+    know(root, *governed_folders.USERS)
+    folder.append(root, [event("k1", "later", "2026-01-12T00:00:00Z", "7")], partitions=1)
+    folder.price(root, [0])
+    assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "unsigned", "--author", "una"]) == 0
+    folder.bill(root, partitions=[0])
+    assert len(folder.invoices(root, 1)) == 6
 
 
 def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):
