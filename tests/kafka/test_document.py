@@ -168,8 +168,9 @@ def test_documents_are_shown_from_a_broker(broker, topic_prefix, capsys):
     installations.make(broker.bootstrap, topic_prefix, 1)
     place = make(broker, topic_prefix)
     put(place, [invoice(number, random.Random(number), "us-inc") for number in range(30)])
-    drain(place)
     where = ["--bootstrap", broker.bootstrap, "--topic-prefix", f"{topic_prefix}.", "--installation", topic_prefix, "--output", "ndjson"]
+    assert cli.main(["run", "document", "--drain", *where]) == 0
+    assert {row["figure"]: row["value"] for row in map(json.loads, capsys.readouterr().out.splitlines())} == {"received": 30, "numbered": 30, "draft": 0}
     assert cli.main(["document", "ls", *where]) == 0
     numbers = [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()]
     assert numbers == [f"us-inc-{place:08d}" for place in range(1, 31)]
