@@ -5,7 +5,7 @@ a row describes, validated as strictly as the document was. The usage flow takes
 compressed, so that a version can be seen whole again while somebody looks at it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -71,6 +71,20 @@ class KeptRecords:
             msg = f"contract record {place} was read by columns and cannot be read alone; this is a bug in the codec"
             raise AssertionError(msg)
         return parse_contract(contract_documents.document(record))
+
+    def several(self, places: Sequence[int]) -> list[ContractVersion]:
+        """The versions of records, read together: a hundred times cheaper each than one alone."""
+        found: dict[int, list[bytes]] = {}
+        values = []
+        for place in places:
+            block, at = divmod(place, BLOCK)
+            if block == len(self._blocks):
+                values.append(self._tail[at])
+                continue
+            if block not in found:
+                found[block] = self._unpacked(*self._blocks[block])
+            values.append(found[block][at])
+        return versions(_columns(pa.array(values, pa.large_binary())))
 
     def _packed(self, records: list[bytes]) -> tuple[bytes, int]:
         """Records one after the other, behind their sizes, and how long that was."""

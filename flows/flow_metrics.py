@@ -49,6 +49,8 @@ class Interval:
     seconds: Mapping[str, float]
     jobs: int = 0
     """Re-pricing jobs that are not done."""
+    latencies: Sequence[float] = ()
+    """Of the invoicing flow: seconds from the end of each billing period to the clock at which it was closed."""
 
     @classmethod
     def of(cls, results: Sequence[Result], state: UsageState, seconds: Mapping[str, float]) -> "Interval":
@@ -113,6 +115,7 @@ class _Partition:
         self.restore_seconds = self.gauge(metrics.RESTORE_SECONDS)
         self.gauge(metrics.OLDEST_UNPROCESSED).set_function(self.oldest_unprocessed)
         self.commit_seconds = instruments.histograms[metrics.COMMIT_SECONDS].labels(*self._where)
+        self.latency = instruments.histograms[metrics.INVOICE_LATENCY]
         self.rows = instruments.histograms[metrics.INTERVAL_ROWS].labels(*self._where)
 
     def counter(self, metric: Metric, *values: str) -> Counter:
@@ -159,6 +162,9 @@ class _Figures:
         self.written: dict[str, Counter] = {}
         self.waiting, self.waiting_age = partition.gauge(metrics.WAITING), partition.gauge(metrics.WAITING_AGE)
         self.clock: Gauge | None = None
+        self.documents: dict[str, Counter] = {}
+        self.lines: dict[str, Counter] = {}
+        self.held: dict[str, Gauge] = {}
 
     def advance(self, before: Token, token: Token) -> None:
         for name, child in self.counts.items():
@@ -169,6 +175,7 @@ class _Figures:
             if topic not in self.written:
                 self.written[topic] = self._partition.counter(metrics.WRITTEN, topic)
             self.written[topic].inc(count - before.written.get(name, 0))
+        self._billing(before, token)
         self.waiting.set(token.totals.get("waiting", 0))
         self.waiting_age.set(0 if token.oldest_held_at is None else (token.clock - token.oldest_held_at) / 1_000_000)
         if token.clock != NO_CLOCK:
@@ -176,6 +183,20 @@ class _Figures:
                 self.clock = self._partition.gauge(metrics.CLOCK)
                 self._partition.gauge(metrics.CLOCK_AGE).set_function(self._partition.clock_age)
             self.clock.set(token.clock / 1_000_000)
+
+
+    def _billing(self, before: Token, token: Token) -> None:
+        """What the invoicing flow's tokens say of documents, lines, and billing periods that wait; nothing for others."""
+        grown = {name: count - before.totals.get(name, 0) for name, count in token.totals.items()}
+        documents = {kind: grown[name] for name, kind in (("invoices", "invoice"), ("credit_notes", "credit_note")) if name in grown}
+        _count(self.documents, documents, lambda kind: self._partition.counter(metrics.DOCUMENTS, kind))
+        lines = {name.removeprefix("line_"): count for name, count in grown.items() if name.startswith("line_")}
+        _count(self.lines, lines, lambda kind: self._partition.counter(metrics.LINES, kind))
+        waits = {name.removeprefix("waits_"): count for name, count in token.counts.items() if name.startswith("waits_")}
+        for reason in {*self.held, *waits}:
+            if reason not in self.held:
+                self.held[reason] = self._partition.gauge(metrics.PERIODS_HELD, reason)
+            self.held[reason].set(waits.get(reason, 0))
 
 
 class FlowMetrics:
@@ -237,6 +258,8 @@ class FlowMetrics:
             known.slices.inc(token.counts.get("slices", 0))
             _count(known.dead_letters, interval.dead_letters, lambda reason: known.counter(metrics.DEAD_LETTERS, reason))
             _count(known.exceptions, interval.exceptions, lambda kind: known.counter(metrics.EXCEPTIONS, kind))
+            for latency in interval.latencies:
+                known.latency.labels(token.flow, str(token.partition)).observe(latency)
             for kind, size in interval.sizes.items():
                 known.sizes[kind].set(size)
             for step, seconds in interval.seconds.items():

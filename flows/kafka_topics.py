@@ -95,6 +95,12 @@ WHOLE: Final = (TopicSpec(topics.COMMANDS, largest=LARGE, stamped=True),)
 """Topics of one partition, which every cell reads whole: what is asked for has one order."""
 
 
+INVOICES: Final = TopicSpec(topics.INVOICES, largest=LARGE)
+"""Written by the invoicing flow, in the partitions of their customers; read by the document flow."""
+DOCUMENTS: Final = TopicSpec(topics.DOCUMENTS, largest=2 * LARGE)
+"""An invoice with its number is a little longer than the invoice."""
+
+
 def create(admin: AdminClient, prefix: str, partitions: int, replication: int, limits: Limits) -> list[str]:
     """Make the topics of the usage flow that are missing; their names. SourceError where the broker refuses."""
     return create_all(admin, prefix, specs(limits), partitions, replication) + create_all(admin, prefix, WHOLE, 1, replication)

@@ -44,7 +44,7 @@ RECEIVED: Final = Metric(
 )
 EVENTS: Final = Metric(
     "tieout_events_total", "counter", "events", (*_PARTITION, "fate"),
-    "Events by fate (priced, duplicate, conflict, rejected, held; of the route flow routed, rejected; of the contract flow accepted, repeated, refused, rejected, other), since the partition's first interval.", _COMMITTED,
+    "Events by fate (priced, duplicate, conflict, rejected, held; of the route flow routed, rejected; of the contract flow accepted, repeated, refused, rejected, other; of the invoicing flow taken; of the document flow numbered, draft), since the partition's first interval.", _COMMITTED,
 )
 RELEASED: Final = Metric(
     "tieout_events_released_total", "counter", "events", _PARTITION,
@@ -98,6 +98,23 @@ REPRICING_SLICES: Final = Metric(
     "tieout_repricing_slices_total", "counter", "slices", _PARTITION,
     "Slices of past usage that such jobs have looked at, since this process started.", _COMMIT,
 )
+DOCUMENTS: Final = Metric(
+    "tieout_documents_total", "counter", "documents", (*_PARTITION, "kind"),
+    "Documents that the invoicing flow has made (invoice, credit_note), since the partition's first interval.", _COMMITTED,
+)
+LINES: Final = Metric(
+    "tieout_invoice_lines_total", "counter", "lines", (*_PARTITION, "kind"),
+    "Their lines by kind (usage, fee, minimum, commitment, overage, coupon, delta, tax), since the partition's first interval.", _COMMITTED,
+)
+PERIODS_HELD: Final = Metric(
+    "tieout_periods_held", "gauge", "billing periods", (*_PARTITION, "reason"),
+    "Billing periods that are due and wait, by reason: usage_held, tax_code, tax_rate, tax_jurisdiction, contract_unsupported.", _COMMITTED,
+)
+INVOICE_LATENCY: Final = Metric(
+    "tieout_invoice_latency_seconds", "histogram", "seconds", _PARTITION,
+    "From the end of a billing period to the clock at which it was closed, the contract's grace included.", _COMMIT,
+    (3_600.0, 43_200.0, 86_400.0, 90_000.0, 129_600.0, 172_800.0, 345_600.0, 691_200.0, 1_382_400.0, 2_678_400.0),
+)
 CLOCK: Final = Metric(
     "tieout_clock_seconds", "gauge", "unix seconds", _PARTITION,
     "The partition's clock; missing until a row or a tick has set it.", _COMMITTED,
@@ -138,7 +155,7 @@ BUILD: Final = Metric("tieout_build_info", "gauge", "always 1", ("version", "pyt
 
 CATALOGUE: Final = (
     RECEIVED, EVENTS, RELEASED, WITHDRAWN, WAITING, WAITING_AGE, WRITTEN, DEAD_LETTERS, EXCEPTIONS,
-    REPRICING_JOBS, REPRICING_SLICES, LAG, OLDEST_UNPROCESSED, CLOCK, CLOCK_AGE,
+    REPRICING_JOBS, REPRICING_SLICES, DOCUMENTS, LINES, PERIODS_HELD, INVOICE_LATENCY, LAG, OLDEST_UNPROCESSED, CLOCK, CLOCK_AGE,
     COMMITS, COMMIT_SECONDS, INTERVAL_ROWS, STEP_SECONDS, STATE_ENTRIES,
     RESTORED, RESTORES, RESTORE_SECONDS, PAUSED, LOOP_AGE, CELL, CELLS, GENERATION, BUILD,
     Metric("process_cpu_seconds_total", "counter", "seconds", (), "User and system CPU time.", _LIBRARY),

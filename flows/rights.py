@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import contract, contract_outputs, route, route_records, ticker, topics, usage, usage_records
+from flows import contract, contract_outputs, document, document_outputs, invoicing, route, route_records, ticker, topics, usage, usage_records
 from sources import kafka
 from sources.errors import SourceError
 
@@ -55,6 +55,23 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         contract.TOKEN: _READ | _WRITE,
     },
     ticker.NAME: {topics.COMMANDS: _READ | _WRITE},
+    document_outputs.FLOW: {
+        topics.INVOICES: _READ,
+        topics.DOCUMENTS: _WRITE,
+        document.TOKEN: _READ | _WRITE,
+    },
+    invoicing.FLOW: {
+        topics.RATED: _READ,
+        topics.HOLDS: _READ,
+        usage.TOKEN: _READ,
+        topics.CONTRACTS: _READ,
+        topics.REFERENCE: _READ,
+        topics.COMMANDS: _READ,
+        topics.INVOICES: _WRITE,
+        topics.EXCEPTIONS: _WRITE,
+        invoicing.STATE: _READ | _WRITE | {AclOperation.DELETE},
+        invoicing.TOKEN: _READ | _WRITE,
+    },
 }
 
 

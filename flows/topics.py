@@ -9,12 +9,16 @@ CONTRACTS: Final = "contract.version.v1"
 REFERENCE: Final = "reference.data.v1"
 RATED: Final = "usage.rated.v1"
 HOLDS: Final = "usage.hold.v1"
+INVOICES: Final = "billing.invoice.v1"
+"""Invoices and credit notes without numbers, in the partitions of their customers."""
+DOCUMENTS: Final = "billing.document.v1"
+"""The same, numbered, in the partitions of their legal entities."""
 EXCEPTIONS: Final = "finance.exception.v1"
 COMMANDS: Final = "governance.command.v1"
 """What people ask for, in one partition that every cell reads whole."""
 DLQ_PROGRESS: Final = "_tieout.dlq.progress"
 """Which dead letters are settled, and how."""
-WHOLE_FLOWS: Final = frozenset({"contract"})
+WHOLE_FLOWS: Final = frozenset({"contract", "document"})
 """Flows of one partition whose intervals reach all partitions of their outputs."""
 INGRESS: Final = "ingress"
 """The writer of topics that come from outside."""
@@ -26,6 +30,8 @@ SCHEMAS: Final = {
     REFERENCE: "reference_record",
     RATED: "rated_usage",
     HOLDS: "hold",
+    INVOICES: "invoice",
+    DOCUMENTS: "document",
     EXCEPTIONS: "exception",
     COMMANDS: "command",
 }

@@ -2,22 +2,23 @@
 
 For every interval of a partition: the fate equations, the digests of its records read back, and the chain of tokens.
 Records are counted from the front of each topic, so the proof holds on a folder and on a broker alike. On topics that
-several flows write to, only those of the flow count: the contract flow's say so in a header.
+several flows write to, only those of the flow count: the contract flow's say so in a header. Of the document flow also
+what it is for is proved: ``flows.document_proof``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from flows import contract, contract_outputs, topics, usage
+from flows import contract, contract_outputs, document, document_outputs, document_proof, invoicing, invoicing_proof, topics, usage
 from flows import token as tokens
 from flows.pipeline import Place, Reader
 from flows.token import Token
 from schemas import segments
 from sources.lot import Lot
-from tieout.lifecycle import FATES
+from tieout import lifecycle
 from tieout.stage import NAMES, Counts
 
 _ROWS = 20_000
@@ -92,7 +93,25 @@ def verify(place: Place, partition: int) -> dict[str, Any] | None:
 def verify_contract(place: Place) -> dict[str, Any] | None:
     """The proof of the contract flow; None where it has not been here."""
     found = list(tokens.all_of(place.written(contract.TOKEN, 0)))
-    return _proof(place, found, contract_outputs.FLOW, _CommandFates()) if found else None
+    return _proof(place, found, contract_outputs.FLOW, _PlainFates(lifecycle.FATES)) if found else None
+
+
+def verify_document(place: Place) -> dict[str, Any] | None:
+    """The proof of the document flow, and of the numbers that it gave; None where it has not been here."""
+    found = list(tokens.all_of(place.written(document.TOKEN, 0)))
+    if not found:
+        return None
+    proof = _proof(place, found, document_outputs.FLOW, _PlainFates(document_outputs.FATES))
+    return proof | {"breaks": proof["breaks"] + document_proof.broken(place, found[-1])}
+
+
+def verify_invoicing(place: Place, partition: int) -> dict[str, Any] | None:
+    """The proof of one partition of the invoicing flow, and that its money ties out; None where the flow has not been here."""
+    found = list(tokens.all_of(place.written(invoicing.TOKEN, partition)))
+    if not found:
+        return None
+    proof = _proof(place, found, invoicing.FLOW, _RatedFates())
+    return proof | {"breaks": proof["breaks"] + invoicing_proof.broken(place, found[-1])}
 
 
 class _Sums(Protocol):
@@ -119,20 +138,33 @@ class _Fates:
             yield "the totals are not the sum of the intervals"
 
 
-class _CommandFates:
-    """Commands by fate."""
+class _PlainFates:
+    """Records of an input by fate, where none waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, fates: Sequence[str]) -> None:
+        self._fates = fates
         self._sums: dict[str, int] = {}
 
     def broken(self, token: Token) -> Iterator[str]:
         """The fate equation, and the totals."""
-        fates = sum(token.counts.get(fate, 0) for fate in FATES)
+        fates = sum(token.counts.get(fate, 0) for fate in self._fates)
         if token.counts.get("received", 0) != fates:
-            yield f"received {token.counts.get('received', 0)} commands, but their fates come to {fates}: {token.counts}"
-        self._sums = {name: self._sums.get(name, 0) + count for name, count in token.counts.items()}
+            yield f"received {token.counts.get('received', 0)} records, but their fates come to {fates}: {token.counts}"
+        self._sums = self._sums | {name: self._sums.get(name, 0) + count for name, count in token.counts.items()}
         if self._sums != token.totals:
             yield "the totals are not the sum of the intervals"
+
+
+class _RatedFates(_PlainFates):
+    """Rated records, which are all taken; what waits at the end of an interval is no sum of intervals."""
+
+    def __init__(self) -> None:
+        super().__init__(invoicing.FATES)
+
+    def broken(self, token: Token) -> Iterator[str]:
+        """The fate equation, and the totals."""
+        counts = {name: count for name, count in token.counts.items() if not name.startswith(invoicing.WAITS)}
+        yield from super().broken(replace(token, counts=counts))
 
 
 def _proof(place: Place, found: Sequence[Token], flow: str, sums: _Sums) -> dict[str, Any]:

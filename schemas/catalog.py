@@ -28,6 +28,8 @@ SUBJECTS: Final = {
     "hold": "usage.hold.v1-value",
     "dead_letter": "dead.letter.v1-value",
     "exception": "finance.exception.v1-value",
+    "invoice": "billing.invoice.v1-value",
+    "document": "billing.document.v1-value",
     "state_token": "_tieout.usage.token-value",
 }
 

@@ -27,6 +27,9 @@ class Records(Protocol):
     def version(self, place: int) -> ContractVersion:
         """The version of a record."""
 
+    def several(self, places: Sequence[int]) -> Sequence[ContractVersion]:
+        """The versions of records, read together."""
+
 
 @dataclass(frozen=True, slots=True)
 class ContractBatch:

@@ -10,6 +10,7 @@ wait or are drafts, its versions of the batch are taken one by one, in their ord
 somebody looks at it. Source: docs/semantics.md section 3.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -196,10 +197,24 @@ class ContractBook:
         found = self._objects.get(row) or self._seen.get(row)
         if found is None:
             found = self._whole(self._facts(row))
-            if len(self._seen) >= KEPT:
-                del self._seen[next(iter(self._seen))]
-            self._seen[row] = found
+            self._keep(row, found)
         return found
+
+    def look_up(self, contract_ids: Iterable[str]) -> None:
+        """Read the versions of contracts together that are to be looked at next, as many as are kept."""
+        columns = self.columns
+        numbers = (columns.contracts.find(name) for name in contract_ids)
+        rows = dict.fromkeys(s.row for number in numbers if number != NONE for s in columns.stretches(number))
+        wanted = [row for row in rows if row not in self._objects and row not in self._seen][:KEPT]
+        if self._records is None or not wanted:
+            return
+        for row, found in zip(wanted, self._records.several([int(columns.place[row]) for row in wanted]), strict=True):
+            self._keep(row, found)
+
+    def _keep(self, row: int, version: ContractVersion) -> None:
+        if len(self._seen) >= KEPT:
+            del self._seen[next(iter(self._seen))]
+        self._seen[row] = version
 
     def row(self, contract_id: str, number: int) -> int:
         """The row of a version in force, NONE where it is not."""

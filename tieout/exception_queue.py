@@ -44,6 +44,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "reprice_limit": Kind("contracts", (RESOLVE, WAIVE)),
     "proposal_refused": Kind("contracts", (RESOLVE,)),
     "command_refused": Kind("governance", (RESOLVE,)),
+    "invoice_held": Kind("billing", (RESOLVE,)),
+    "late_usage": Kind("billing", (RESOLVE, WAIVE)),
     "hold_no_customer": Kind("contracts", _HELD),
     "hold_no_contract": Kind("contracts", _HELD),
     "hold_contract_inactive": Kind("contracts", _HELD),

@@ -11,13 +11,15 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
-from flows import bytewax_engine, contract_topics, kafka_topics, local_engine, output, rights, route_topics
+from flows import bytewax_engine, contract_topics, document_topics, invoicing_topics, kafka_topics, local_engine, output, rights, route_topics
 from flows.cells import Share, keep_going
 from flows.commands import places
-from flows.commands.summary import counts, totals
+from flows.commands.summary import balances, counts, totals
 from flows.contract_live import CONTRACT
+from flows.document_live import DOCUMENT, DocumentLive
 from flows.flow_metrics import FlowMetrics
 from flows.health import HealthServer
+from flows.invoicing_live import INVOICING
 from flows.kafka_place import KafkaPlace
 from flows.route_live import ROUTE
 from flows.usage_live import USAGE, Live, LiveCell
@@ -26,10 +28,13 @@ from sinks.errors import SinkError
 from sources.errors import SourceAway, SourceError
 from tieout.usage_stage import Limits
 
-FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE, CONTRACT)}
+FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE, CONTRACT, INVOICING, DOCUMENT)}
 _LOOK_SECONDS: Final = 2.0
 """How long a failure is looked into before the cell goes on: a broker that is away has no answer."""
-CHECKS: Final = {USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check, CONTRACT.name: contract_topics.check}
+CHECKS: Final = {
+    USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check, CONTRACT.name: contract_topics.check, INVOICING.name: invoicing_topics.check,
+    DOCUMENT.name: document_topics.check,
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     metrics = FlowMetrics(flow.name, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1, fates=flow.fates)
     engine = bytewax_engine.run if options.engine == "bytewax" else local_engine.run
     registry = None if options.registry is None else Registry(options.registry)
-    cell = LiveCell(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer, flow=flow)
+    cell = (DocumentLive if flow is DOCUMENT else LiveCell)(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer, flow=flow)
 
     def waits(why: str, seconds: float) -> None:
         cell.away()
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         with HealthServer(options.health_address, metrics):
             keep_going(attempt, stop.wait, waits)
     tokens = list(cell.tokens.values())
-    rows = totals(tokens) if flow is USAGE else counts(tokens, ("received", *flow.fates))
+    rows = totals(tokens) if flow is USAGE else balances(tokens) if flow is INVOICING else counts(tokens, ("received", *flow.fates))
     output.show(rows, options.output, f"{flow.name} flow, this cell's partitions since the start")
     place.close()
     return 0

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from flows import codecs, topics, usage
+from flows import codecs, invoicing, topics, usage
 from flows.file_place import FilePlace
 from flows.report import Proof, Report
 from flows.token import Token
@@ -62,6 +62,15 @@ def totals(tokens: list[Token]) -> list[dict[str, Any]]:
 def counts(tokens: list[Token], names: Sequence[str]) -> list[dict[str, Any]]:
     """Some counts over all partitions since the start."""
     return [{"figure": name, "value": sum(t.totals.get(name, 0) for t in tokens)} for name in names]
+
+
+def balances(tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    """Documents over all partitions, what waits, and rated money by currency: taken, billed, open."""
+    rows = counts(list(tokens), ("received", "closed", "invoices", "credit_notes"))
+    waits = sorted({name for token in tokens for name in token.counts if name.startswith(invoicing.WAITS)})
+    rows += [{"figure": name.replace("_", " ", 1), "value": sum(token.counts.get(name, 0) for token in tokens)} for name in waits]
+    amounts = usage.amounts_of(tokens)
+    return rows + [{"figure": " ".join(reversed(name.split("/"))), "value": format(amounts[name], "f")} for name in sorted(amounts)]
 
 
 def _batches(root: Path, topic: str, partition: int) -> Iterator[pa.RecordBatch]:

@@ -14,8 +14,10 @@ NAMES = [
     "command",
     "contract_version",
     "dead_letter",
+    "document",
     "exception",
     "hold",
+    "invoice",
     "rated_usage",
     "reference_record",
     "state_token",
@@ -27,6 +29,9 @@ SCALES = {
     ("usage_event", "quantity"): (28, 9),
     ("usage_event", "amount"): (38, 12),
     ("exception", "amount_at_risk"): (38, 12),
+    ("invoice", "total"): (38, 12),
+    ("invoice", "amount_due"): (38, 12),
+    ("document", "total"): (38, 12),
 }
 
 
@@ -144,3 +149,9 @@ def test_the_usage_events_fields_stand_in_their_order() -> None:
 def test_a_type_without_a_column_is_refused(avro: Any, message: str) -> None:
     with pytest.raises(catalog.CatalogError, match=message):
         catalog.arrow_type(avro, {})
+
+
+def test_a_numbered_document_is_the_invoice_with_a_number() -> None:
+    invoice, document = catalog.load("invoice").avro["fields"], catalog.load("document").avro["fields"]
+    assert [field["name"] for field in document[:2]] == ["number", "sequence"]
+    assert document[2:] == invoice

@@ -70,10 +70,24 @@ def told(flow_metrics):
     flow_metrics.lag(0, 0, 10)
     flow_metrics.turned()
     flow_metrics.paused(0, "registry")
-    counts = dict.fromkeys(NAMES, 1)
-    interval = Interval({"too_late": 1}, {"usage_conflict": 1}, {"ids": 3, "chains": 2, "held": 1}, {"decode": 0.1, "fold": 0.2, "encode": 0.1, "commit": 0.04})
+    counts = dict.fromkeys(NAMES, 1) | {"invoices": 1, "line_usage": 2, "waits_tax_rate": 1}  # as if all flows were one
+    interval = Interval({"too_late": 1}, {"usage_conflict": 1}, {"ids": 3, "chains": 2, "held": 1}, {"decode": 0.1, "fold": 0.2, "encode": 0.1, "commit": 0.04}, (90_000.0,))
     flow_metrics.committed(token(1, counts, counts, clock=10**6, oldest_held_at=5 * 10**5, written={topics.RATED: 7}), interval)
     return flow_metrics
+
+
+def test_invoices_are_counted_by_kind_from_the_token_and_what_waits_as_it_stands():
+    flow_metrics = FlowMetrics("invoicing", [0], fates=("taken",))
+    first = Token("invoicing", 0, 7, counts={"received": 0, "waits_tax_rate": 2}, totals={"received": 9, "taken": 9, "invoices": 4, "credit_notes": 1, "line_usage": 8, "line_delta": 1})
+    flow_metrics.restored(first, 0.1)
+    assert samples(flow_metrics)["tieout_periods_held", "0", "tax_rate"] == 2
+    second = Token("invoicing", 0, 8, counts={"received": 0}, totals=first.totals | {"invoices": 6, "line_usage": 12})
+    flow_metrics.committed(second, Interval({}, {}, {}, {}, (86_400.0, 7 * 86_400.0)))
+    found = samples(flow_metrics)
+    assert [found["tieout_documents_total", kind, "0"] for kind in ("invoice", "credit_note")] == [6, 1]
+    assert [found["tieout_invoice_lines_total", kind, "0"] for kind in ("usage", "delta")] == [12, 1]
+    assert found["tieout_periods_held", "0", "tax_rate"] == 0
+    assert (found["tieout_invoice_latency_seconds_bucket", "86400.0", "0"], found["tieout_invoice_latency_seconds_count", "0"]) == (1, 2)
 
 
 def test_the_page_of_metrics_is_as_generated():
@@ -170,10 +184,11 @@ def test_a_restore_in_between_never_doubles_or_loses_a_count(rows, data):
 def test_what_a_token_holds_is_missing_until_the_restore_so_no_rate_sees_a_jump_from_zero():
     found, history = FlowMetrics("usage", [0]), intervals([dict.fromkeys(NAMES, 5)] * 2)
     from_token = {metric.name for metric in metrics.CATALOGUE if metric.counted == metrics.COMMITS.counted}
-    assert len(from_token) == 9
+    assert len(from_token) == 12
     assert not from_token & {name for name, *_ in samples(found)}
     found.restored(history[1], 0)
-    assert from_token - {"tieout_clock_seconds"} <= {name for name, *_ in samples(found)}
+    billing = {"tieout_documents_total", "tieout_invoice_lines_total", "tieout_periods_held"}
+    assert from_token - billing - {"tieout_clock_seconds"} <= {name for name, *_ in samples(found)}
     assert samples(found)["tieout_events_received_total", "0"] == 10
 
 

@@ -1,0 +1,97 @@
+"""What an interval of the invoicing flow writes: documents, and exceptions about what cannot be billed.
+
+In: what looking at billing periods came to. Out: records by topic in that order, and counts. A period that waits for facts
+opens an exception, which is resolved when the period closes or waits for something else; one that waits for held usage opens
+none, because the held event has its own. Source: docs/exceptions.md.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from flows import codecs, invoice_records, topics
+from schemas import catalog, segments
+from tieout import ids, money
+from tieout.closing import HELD, Closed, Wait
+from tieout.exception_queue import KINDS
+from tieout.period import EPOCH
+
+FLOW: Final = "invoicing"
+HELD_KIND: Final = "invoice_held"
+LATE_KIND: Final = "late_usage"
+_OURS: Final = [{"key": topics.FLOW_HEADER, "value": FLOW.encode()}]
+
+
+def outputs(closed: Sequence[Closed], clock: int) -> dict[str, pa.RecordBatch]:
+    """Records by topic; none for a topic that has none."""
+    made = [(invoice, one.as_of) for one in closed for invoice in one.billed.invoices]
+    found = {topics.INVOICES: invoice_records.records([invoice for invoice, _ in made], [at for _, at in made])} if made else {}
+    rows = [row for one in closed for row in _told(one, clock)]
+    return found | ({topics.EXCEPTIONS: _exceptions(rows, clock)} if rows else {})
+
+
+def counts(closed: Sequence[Closed]) -> dict[str, int]:
+    """What an interval came to: documents, lines by kind, and periods that began to wait, by reason."""
+    found: Counter[str] = Counter()
+    for one in closed:
+        found["early" if one.early else "closed"] += one.wait is None
+        if one.wait is not None and _differs(one.wait, one.ended):
+            found[f"held_{one.wait.reason}"] += 1
+        found["late"] += sum(late.records for late in one.billed.late)
+        for invoice in one.billed.invoices:
+            found["credit_notes" if invoice.kind == "credit_note" else "invoices"] += 1
+            found.update(f"line_{line.kind}" for line in invoice.lines)
+    return {name: count for name, count in sorted(found.items()) if count}
+
+
+def opened(closed: Sequence[Closed]) -> Iterator[str]:
+    """The kinds of the exceptions that an interval opened."""
+    for one in closed:
+        if one.wait is not None and one.wait.reason != HELD and _differs(one.wait, one.ended):
+            yield HELD_KIND
+        if one.billed.late:
+            yield LATE_KIND
+
+
+def _differs(wait: Wait | None, other: Wait | None) -> bool:
+    return wait is None or other is None or (wait.reason, wait.subject) != (other.reason, other.subject)
+
+
+def _told(one: Closed, clock: int) -> Iterator[dict[str, Any]]:
+    if one.ended is not None and one.ended.reason != HELD and _differs(one.wait, one.ended):
+        told = "the billing period is closed" if one.wait is None else f"it waits for something else now: {one.wait.message}"
+        yield _row(HELD_KIND, one, one.ended, one.ended.since) | {"state": "resolved", "resolution": told}
+    if one.wait is not None and one.wait.reason != HELD and _differs(one.wait, one.ended):
+        yield _row(HELD_KIND, one, one.wait, one.wait.since)
+    if one.billed.late:
+        amount = sum(late.amount for late in one.billed.late)
+        records = sum(late.records for late in one.billed.late)
+        message = f"{records} usage records came for billing periods of contract {one.contract_id} that are closed, and the contract bills none of them; agree with the customer, then credit or bill by hand"
+        evidence = tuple(f"charge {late.charge_id}, records {late.records}, digest {late.digest:032x}" for late in one.billed.late)
+        row = _row(LATE_KIND, one, Wait("late_usage", one.period.label, message, clock), clock)
+        yield row | {"amount_at_risk": Decimal(money.decimal(amount, money.RATED_SCALE)), "evidence": list(evidence)}
+
+
+def _row(kind: str, one: Closed, wait: Wait, at: int) -> dict[str, Any]:
+    return {
+        "exception_id": ids.text(("exception", kind, one.contract_id, one.period.start_us, wait.reason, wait.subject, at)),
+        "kind": kind, "object": {"type": "contract", "id": one.contract_id}, "customer_id": one.customer_id, "legal_entity_id": None,
+        "amount_at_risk": None, "currency": None, "owner": KINDS[kind].owner, "opened_at": _moment(at), "state": "open",
+        "correlation_id": None, "message": f"billing period {one.period.label}: {wait.message}",
+        "evidence": [f"{wait.reason} {wait.subject}", f"period {one.period.label}"], "resolution": None,
+    }  # fmt: skip
+
+
+def _exceptions(rows: list[dict[str, Any]], clock: int) -> pa.RecordBatch:
+    values = codecs.encode("exception", pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema("exception")))
+    headers = pa.array([_OURS] * len(rows), segments.HEADERS)
+    return segments.records(values, pa.array([row["customer_id"] for row in rows]), np.full(len(rows), clock), headers)
+
+
+def _moment(instant: int) -> datetime:
+    return EPOCH + timedelta(microseconds=instant)

@@ -1,0 +1,40 @@
+"""The account of a contract as text and back, so that a state can hold it: JSON lists in the order of the records' fields.
+
+In: an ``Account``. Out: bytes; integers of any size stand as they are. A field that a later release adds is a new format of
+the state that holds the bytes. Source: ``tieout.invoicing.records``.
+"""
+
+import json
+from typing import Any
+
+from tieout.invoicing.records import Account, Broken, Burn, LineKey, Posted, Released, UsageSum
+
+
+def text_of(account: Account) -> bytes:
+    """An account as bytes."""
+    return json.dumps(account, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def account_of(text: bytes) -> Account:
+    """And back."""
+    name, closed, version, issued, usage, billed, burns, broken, thresholds, released = json.loads(text)
+    return Account(
+        name, closed, version, issued, tuple(_sum(one) for one in usage), tuple(_posted(one) for one in billed),
+        tuple(Burn(grant, _key(key), since, amount) for grant, key, since, amount in burns), tuple(Broken(*one) for one in broken),
+        tuple((start, amount) for start, amount in thresholds), tuple(Released(*one) for one in released),
+    )  # fmt: skip
+
+
+def _sum(row: list[Any]) -> UsageSum:
+    row[1] = None if row[1] is None else tuple(row[1])
+    return UsageSum(*row)
+
+
+def _key(row: list[Any]) -> LineKey:
+    row[2], row[4] = None if row[2] is None else tuple(row[2]), tuple(row[4])
+    return LineKey(*row)
+
+
+def _posted(row: list[Any]) -> Posted:
+    row[0], row[3], row[6] = _key(row[0]), tuple(row[3]), tuple(row[6])
+    return Posted(*row)
