@@ -71,7 +71,7 @@ def told(flow_metrics):
     flow_metrics.turned()
     flow_metrics.paused(0, "registry")
     counts = dict.fromkeys(NAMES, 1) | {"invoices": 1, "line_usage": 2, "waits_tax_rate": 1}  # as if all flows were one
-    interval = Interval({"too_late": 1}, {"usage_conflict": 1}, {"ids": 3, "chains": 2, "held": 1}, {"decode": 0.1, "fold": 0.2, "encode": 0.1, "commit": 0.04}, (90_000.0,))
+    interval = Interval({"too_late": 1}, {"usage_conflict": 1}, {"ids": 3, "chains": 2, "held": 1}, {"decode": 0.1, "fold": 0.2, "encode": 0.1, "commit": 0.04}, latencies=(90_000.0,))
     flow_metrics.committed(token(1, counts, counts, clock=10**6, oldest_held_at=5 * 10**5, written={topics.RATED: 7}), interval)
     return flow_metrics
 
@@ -82,7 +82,7 @@ def test_invoices_are_counted_by_kind_from_the_token_and_what_waits_as_it_stands
     flow_metrics.restored(first, 0.1)
     assert samples(flow_metrics)["tieout_periods_held", "0", "tax_rate"] == 2
     second = Token("invoicing", 0, 8, counts={"received": 0}, totals=first.totals | {"invoices": 6, "line_usage": 12})
-    flow_metrics.committed(second, Interval({}, {}, {}, {}, (86_400.0, 7 * 86_400.0)))
+    flow_metrics.committed(second, Interval({}, {}, {}, {}, latencies=(86_400.0, 7 * 86_400.0)))
     found = samples(flow_metrics)
     assert [found["tieout_documents_total", kind, "0"] for kind in ("invoice", "credit_note")] == [6, 1]
     assert [found["tieout_invoice_lines_total", kind, "0"] for kind in ("usage", "delta")] == [12, 1]
