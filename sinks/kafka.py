@@ -146,12 +146,15 @@ class TransactionalWriter:
             self._whole(topic, value, key, partition, max(stamps[row] // 1000, 0) if records.dated else 0, headers)
 
     def _flush(self) -> None:
+        """Wait until all that was handed over is written, or has failed with its transaction."""
         try:
-            self._producer.flush(ANSWER_SECONDS)
+            left = self._producer.flush(ANSWER_SECONDS)
         except SystemError as told:  # it had records to tell of besides, and came over its own exception
             if isinstance(told.__cause__, KafkaException):
                 raise told.__cause__ from told
             raise
+        if left:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - the client's name
 
     def _whole(self, topic: str, value: bytes | None, key: bytes | None, partition: int, stamp: int, headers: list[tuple[str, bytes]]) -> None:
         while True:

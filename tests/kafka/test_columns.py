@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas import segments
 from sinks import kafka, kafka_columns
-from sinks.errors import SinkError
+from sinks.errors import CommitUnknown, SinkError
 from sinks.kafka import Records, TransactionalWriter
 from sinks.kafka_columns import REQUEST_BYTES, REQUEST_RECORDS, requests
 
@@ -101,6 +101,30 @@ def test_a_commit_larger_than_the_queue_goes_one_by_one(broker, topic, monkeypat
     one.commit([Records(topic, batch(values, keys), 0, dated=False)], [], None)
     one.close()
     assert records(broker, topic, 0) == list(zip(keys, values, strict=True))
+
+
+class Unanswered:
+    """A producer whose broker answers no request of records."""
+
+    def __init__(self, producer):
+        self._producer = producer
+
+    def __getattr__(self, name):
+        return getattr(self._producer, name)
+
+    def flush(self, seconds):
+        assert seconds == kafka.ANSWER_SECONDS
+        return 3
+
+
+def test_records_without_an_answer_end_the_commit_and_are_not_followed_by_more(broker, topic):
+    one = writer(broker, topic)
+    one._producer = Unanswered(one._producer)
+    with pytest.raises(CommitUnknown, match="not answered"):
+        one.commit([Records(topic, batch([b"a"] * 30, [b"k"] * 30), 0, dated=False), Records(topic, batch([b"b"] * 30, [b"k"] * 30), 1, dated=False)], [], None)
+    one.close()
+    writer(broker, topic).close()  # the next one fences, and what was open is aborted
+    assert records(broker, topic, 0) == records(broker, topic, 1) == []
 
 
 @pytest.mark.parametrize("size", [0, 40, 300, 5000, REQUEST_BYTES])
