@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import cells as sharing
-from flows import codecs, command_records, invoicing_outputs, invoicing_state, pause, topics, usage, usage_records
+from flows import codecs, command_records, invoice_view, invoicing_outputs, invoicing_state, pause, topics, usage, usage_records
 from flows import token as tokens
-from flows.invoicing_inputs import SideInputs, Upstream
-from flows.invoicing_outputs import FLOW
+from flows.invoicing_inputs import CORRECT, SideInputs, Upstream
+from flows.invoicing_outputs import FLOW, Refused
 from flows.invoicing_state import Changes, PackedAccounts, Sizes
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
 from flows.token import Token
@@ -30,10 +30,11 @@ from sinks.errors import Fenced
 from sources.errors import SourceAway, SourceError
 from sources.lot import Lot
 from tieout import money, wide
-from tieout.closing import Ask, Closed, Closing
+from tieout.closing import Ask, Closed, Closing, TakeBack
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
 from tieout.increments import Increment, increments
+from tieout.invoicing.notes import ReleaseRefused
 from tieout.usage_stage import Limits
 
 __all__ = ["FATES", "FLOW", "STATE", "TOKEN", "InvoicingCell", "pipeline", "start_cells"]
@@ -203,7 +204,7 @@ class InvoicingCell:
         if not (news or received or adopted or moved or self.unfinished):
             return
         asked = list(fold.closing.asks)
-        closed = fold.closing.early(found, clock, fold.side.taxes) + fold.closing.close(clock, known, self.closes, fold.side.taxes)
+        closed = changed.notes + fold.closing.early(found, clock, fold.side.taxes) + fold.closing.close(clock, known, self.closes, fold.side.taxes)
         changed.asks |= asked != fold.closing.asks
         fold.bill(closed)
         _note(changed, closed)
@@ -216,10 +217,29 @@ class InvoicingCell:
         side.learn()
         for batch in side.versions():
             closing.learn(batch)
-        for request in side.requests():
-            closing.asks.append(ask(request))
-            changed.asks = True
+        for command, fault in side.requests():
+            if command.kind == CORRECT:
+                self._take_back(command, fault, changed)
+            elif fault is None:
+                closing.asks.append(ask(command))
+                changed.asks = True
         return before != side.positions
+
+    def _take_back(self, command: Command, fault: str | None, changed: Changes) -> None:
+        """Take a document of this partition back; one that is not here is another partition's."""
+        reader = self.log.reader(topics.INVOICES)
+        invoice = invoice_view.find(reader, command.subject_id)
+        getattr(reader, "close", lambda: None)()  # files have nothing to close
+        if invoice is None:
+            return
+        try:
+            wanted = taking_back(command, invoice.currency)
+            if fault is not None:
+                changed.refused.append(Refused(command, invoice.customer_id, fault))
+            else:
+                changed.notes.append(self.fold.closing.take_back(invoice, wanted, self.fold.upstream.clock))
+        except ReleaseRefused as refused:
+            changed.refused.append(Refused(command, invoice.customer_id, str(refused)))
 
     def _fold(self, prepared: Prepared, changed: Changes) -> list[Increment]:
         rows = prepared.decoded.batch
@@ -238,7 +258,7 @@ class InvoicingCell:
     def _commit(self, lot: Lot, changed: Changes, closed: list[Closed], seconds: dict[str, float]) -> None:
         before = time.perf_counter()
         fold, clock = self.fold, self.fold.upstream.clock
-        outputs = invoicing_outputs.outputs(closed, clock)
+        outputs = invoicing_outputs.outputs(closed, changed.refused, clock)
         changes = invoicing_state.changes(fold.closing, fold.accounts, changed)
         sizes = Sizes(fold.sizes.full, fold.sizes.since + sum(len(raw) for _, raw in changes))
         full = sizes.since > 2 * sizes.full + SLACK
@@ -278,6 +298,17 @@ def ask(request: Command) -> Ask:
     """A request as the fold takes it: a billing period by its name, of all contracts or of the one that its payload names."""
     given = {} if request.payload is None else json.loads(request.payload)
     return Ask(request.subject_id, given.get("contract_id"))
+
+
+def taking_back(command: Command, currency: str) -> TakeBack:
+    """What a request wants back of a document: lines, amounts off lines in the currency, or all of it."""
+    given = {} if command.payload is None else json.loads(command.payload)
+    try:
+        amounts = tuple((line, money.units(Decimal(text), money.minor_unit(currency))) for line, text in sorted(given.get("amounts", {}).items()))
+    except (ArithmeticError, ValueError) as error:
+        msg = f"invoice {command.subject_id}: an amount is no number of {currency} with at most {money.minor_unit(currency)} decimals ({error}); ask again"
+        raise ReleaseRefused(msg) from error
+    return TakeBack(command.subject_id, tuple(given.get("lines", ())), amounts)
 
 
 def _note(changed: Changes, closed: Sequence[Closed]) -> None:

@@ -35,8 +35,18 @@ from tieout.usage import NO_CLOCK
 CLOSE: Final = "close"
 PERIOD: Final = "period"
 """The type of a subject that is a billing period."""
+CORRECT: Final = "correct"
+INVOICE: Final = "invoice"
+"""The type of a subject that is a document."""
 _ROWS: Final = 10_000
 _CONTRACT_ROWS: Final = 8_000
+
+
+class Request(NamedTuple):
+    """A command to this flow, and why it does not count, if so."""
+
+    command: Command
+    fault: str | None
 
 
 class Hold(NamedTuple):
@@ -186,19 +196,19 @@ class SideInputs:
             at = lot.end
             self.positions[topics.CONTRACTS] = at
 
-    def requests(self) -> list[Command]:
-        """The requests to close a billing period that have come and count: signed, once the reference data knows users."""
+    def requests(self) -> list[Request]:
+        """What has come that asks something of this flow; it counts where it is signed, once the reference data knows users."""
         end = self.commands.refresh()
         at = self.positions.get(command_records.NAME, self.commands.start)
-        found: list[Command] = []
+        found: list[Request] = []
         while at < end:
             lot = self.commands.lot(at, _ROWS, end)
             decoded = codecs.own(command_records.SCHEMA).decode(lot.records["value"])
             stamps = lot.records["timestamp"].to_numpy()[decoded.rows].tolist()
             for stamp, command in zip(stamps, command_records.commands(decoded.batch), strict=True):
-                mine = command.kind == CLOSE and command.subject_type == PERIOD
-                if mine and (not self.facts.has("user") or governance.fault(command, self.facts, signing.verify, stamp) is None):
-                    found.append(command)
+                if (command.kind, command.subject_type) in ((CLOSE, PERIOD), (CORRECT, INVOICE)):
+                    fault = governance.fault(command, self.facts, signing.verify, stamp) if self.facts.has("user") else None
+                    found.append(Request(command, None if fault is None else fault.message))
             at = lot.end
             self.positions[command_records.NAME] = at
         return found

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,27 +19,47 @@ from schemas import catalog, segments
 from tieout import ids, money
 from tieout.closing import HELD, Closed, Wait
 from tieout.exception_queue import KINDS
+from tieout.governance import Command
 from tieout.period import EPOCH
 
 FLOW: Final = "invoicing"
 HELD_KIND: Final = "invoice_held"
+REFUSED_KIND: Final = "command_refused"
 LATE_KIND: Final = "late_usage"
 _OURS: Final = [{"key": topics.FLOW_HEADER, "value": FLOW.encode()}]
 
 
-def outputs(closed: Sequence[Closed], clock: int) -> dict[str, pa.RecordBatch]:
+class Refused(NamedTuple):
+    """A request about a document that does not count, and why."""
+
+    command: Command
+    customer_id: str
+    message: str
+
+
+def outputs(closed: Sequence[Closed], refused: Sequence[Refused], clock: int) -> dict[str, pa.RecordBatch]:
     """Records by topic; none for a topic that has none."""
     made = [(invoice, one.as_of) for one in closed for invoice in one.billed.invoices]
     found = {topics.INVOICES: invoice_records.records([invoice for invoice, _ in made], [at for _, at in made])} if made else {}
-    rows = [row for one in closed for row in _told(one, clock)]
+    rows = [_refusal(one, clock) for one in refused] + [row for one in closed for row in _told(one, clock)]
     return found | ({topics.EXCEPTIONS: _exceptions(rows, clock)} if rows else {})
+
+
+def _refusal(one: Refused, clock: int) -> dict[str, Any]:
+    command = one.command
+    return {
+        "exception_id": ids.text(("exception", REFUSED_KIND, command.command_id)), "kind": REFUSED_KIND,
+        "object": {"type": command.subject_type, "id": command.subject_id}, "customer_id": one.customer_id, "legal_entity_id": None,
+        "amount_at_risk": None, "currency": None, "owner": KINDS[REFUSED_KIND].owner, "opened_at": _moment(clock), "state": "open",
+        "correlation_id": None, "message": one.message, "evidence": [f"command {command.command_id}, {command.kind} by {command.author}"], "resolution": None,
+    }  # fmt: skip
 
 
 def counts(closed: Sequence[Closed]) -> dict[str, int]:
     """What an interval came to: documents, lines by kind, and periods that began to wait, by reason."""
     found: Counter[str] = Counter()
     for one in closed:
-        found["early" if one.early else "closed"] += one.wait is None
+        found["early" if one.early else "closed"] += one.wait is None and not _taken_back(one)
         if one.wait is not None and _differs(one.wait, one.ended):
             found[f"held_{one.wait.reason}"] += 1
         found["late"] += sum(late.records for late in one.billed.late)
@@ -56,6 +76,10 @@ def opened(closed: Sequence[Closed]) -> Iterator[str]:
             yield HELD_KIND
         if one.billed.late:
             yield LATE_KIND
+
+
+def _taken_back(one: Closed) -> bool:
+    return any(invoice.voids or invoice.credits_invoice for invoice in one.billed.invoices)
 
 
 def _differs(wait: Wait | None, other: Wait | None) -> bool:

@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
+from flows.invoicing_outputs import Refused
 from flows.usage_state import blobs, table_of
 from tieout.account_text import account_of, text_of
-from tieout.closing import Ask, Closing, SumKey, Wait
+from tieout.closing import Ask, Closed, Closing, SumKey, Wait
 from tieout.invoicing.records import Account, UsageSum
 
 FORMAT: Final = 1
@@ -73,6 +74,9 @@ class Changes:
     aside: list[tuple[str, UsageSum]] = field(default_factory=list)
     waits: dict[str, None] = field(default_factory=dict)
     asks: bool = False
+    notes: list[Closed] = field(default_factory=list)
+    """Documents that were taken back at its start."""
+    refused: list[Refused] = field(default_factory=list)
 
 
 def changes(state: Closing, accounts: PackedAccounts, changed: Changes) -> list[tuple[str, bytes]]:

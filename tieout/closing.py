@@ -20,8 +20,10 @@ from tieout.contract_book import ContractBook, Interval
 from tieout.contract_terms import ContractTerms
 from tieout.held_usage import HeldUsage
 from tieout.increments import Divided, Increment
+from tieout.invoicing import notes
+from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
-from tieout.invoicing.credits import cuts
+from tieout.invoicing.credits import cuts, grants
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.tax import Taxes
@@ -53,6 +55,14 @@ class Ask(NamedTuple):
     after: str = ""
 
 
+class TakeBack(NamedTuple):
+    """What to take back of a document: these lines, or these amounts off lines in minor units, or (neither) all of it."""
+
+    invoice_id: str
+    lines: tuple[str, ...] = ()
+    amounts: tuple[tuple[str, int], ...] = ()
+
+
 class Closed(NamedTuple):
     """What looking at a contract's billing period came to: documents, or what it waits for now; ``ended`` is a wait that is over."""
 
@@ -64,7 +74,7 @@ class Closed(NamedTuple):
     wait: Wait | None = None
     ended: Wait | None = None
     early: bool = False
-    """Whether a threshold made it before the period's end."""
+    """Whether it is no close: a threshold made it before the period's end, or a document is taken back."""
 
 
 @dataclass(slots=True)
@@ -288,6 +298,23 @@ class Closing:
             return []
         self._settle(account, taken, done, {key: one for key, one in mine.items() if one.period_us != period.start_us})
         return [Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, done, early=True)]
+
+    # taking documents back
+
+    def take_back(self, invoice: Invoice, wanted: TakeBack, clock: int) -> Closed:
+        """Void a document or credit parts of it; ReleaseRefused where that cannot be."""
+        contract = invoice.contract_id
+        account, timeline = self.account(contract), self.book.intervals(contract)
+        version = times.at(timeline, invoice.period.end_us - 1) or timeline[-1].version
+        if wanted.lines:
+            done = notes.credit_lines(account, version, invoice, wanted.lines, grants(timeline), clock)
+        elif wanted.amounts:
+            done = notes.credit_amounts(account, version, invoice, dict(wanted.amounts), clock)
+        else:
+            done = notes.void(account, version, invoice, grants(timeline), clock)
+        billed = Billed(done.account, (done.document,))
+        self._settle(account, (), billed, self.pending.get(contract, {}))
+        return Closed(contract, invoice.customer_id, invoice.period, clock, billed, early=True)
 
     # asked for
 

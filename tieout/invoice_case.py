@@ -119,9 +119,9 @@ def _increments(account: Account, usage: Sequence[UsageSum], period: Period, *, 
     """What the sums have grown by since they were last taken, up to a billing period, or of it alone."""
     first = period.start_us if only else 0
     taken = {one.key: one for one in account.usage if one.period_us >= first}
-    now = {one.key: one for one in usage if first <= one.period_us <= period.start_us}
-    gone = [one for key, one in taken.items() if key not in now]
-    grown = [_less(one, taken.get(one.key)) for one in now.values()]
+    latest = {one.key: one for one in usage if first <= one.period_us <= period.start_us}
+    gone = [one for key, one in taken.items() if key not in latest]
+    grown = [_less(one, taken.get(one.key)) for one in latest.values()]
     return [one for one in (*grown, *(_less(_empty(one), one) for one in gone)) if any(one[5:])]
 
 
@@ -130,10 +130,10 @@ def _empty(one: UsageSum) -> UsageSum:
     return one._replace(quantity=0, amount=0, live=0, records=0, digest=0)
 
 
-def _less(now: UsageSum, before: UsageSum | None) -> UsageSum:
+def _less(latest: UsageSum, before: UsageSum | None) -> UsageSum:
     if before is None:
-        return now
-    return now._replace(
-        quantity=now.quantity - before.quantity, amount=now.amount - before.amount, live=now.live - before.live,
-        records=now.records - before.records, digest=(now.digest - before.digest) % DIGEST,
+        return latest
+    return latest._replace(
+        quantity=latest.quantity - before.quantity, amount=latest.amount - before.amount, live=latest.live - before.live,
+        records=latest.records - before.records, digest=(latest.digest - before.digest) % DIGEST,
     )  # fmt: skip

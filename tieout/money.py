@@ -33,7 +33,10 @@ ROUNDINGS: Final = (
     Rounding("packages, whole ones", "0", "ceil; floor with partial: down"),
     Rounding("P(q), the price of a cumulative quantity", "12", "half up, away from zero"),
     Rounding("a walked amount, as the difference of two running sums", "12", "half up, away from zero"),
-    Rounding("a quoted line, from the exact sum of its rated amounts", "the currency's minor unit", "half up, away from zero"),
+    Rounding("a line, from its exact amount", "the currency's minor unit", "half up, away from zero"),
+    Rounding("a commitment's running sums, before a line takes their change", "the currency's minor unit", "half up, away from zero"),
+    Rounding("a coupon's whole amount, before it is split", "the currency's minor unit", "half up, away from zero"),
+    Rounding("tax, from the sum of the rounded lines of a code", "the currency's minor unit", "half up, away from zero"),
     Rounding("the parts of a split amount", "the currency's minor unit", "largest remainder, ties to the first"),
 )
 

@@ -6,6 +6,7 @@ import pytest
 
 from flows import bytewax_engine, cli, invoicing, local_engine, topics, usage
 from flows.file_place import FilePlace
+from flows.verification import verify_invoicing
 from tests.flow import folders, governed_folders
 from tests.flow import invoicing_folders as folder
 from tests.flow.governed_folders import exceptions, know, reference
@@ -242,6 +243,34 @@ def test_a_request_bills_a_closed_period_again_for_what_came_late(tmp_path, caps
     assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "unsigned", "--author", "una"]) == 0
     folder.bill(root, partitions=[0])
     assert len(folder.invoices(root, 1)) == 6
+
+
+def test_a_voided_invoice_is_billed_again_once_and_the_money_ties_out(tmp_path, capsys):
+    root = tmp_path / "data"
+    folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z", "700"), event("k1", "b", "2026-02-05T00:00:00Z")], [contract("k1")])
+    folder.run(root)
+    (january,) = folder.invoices(root)
+    where = ["--dir", str(root), "--reason", "wrong address"]
+    assert cli.main(["void", january.invoice_id, *where]) == 0
+    assert cli.main(["void", january.invoice_id, *where, "--author", "again"]) == 0
+    tokens = folder.bill(root)
+    _, back = folder.invoices(root)
+    assert (back.kind, back.voids, back.total, sum(line.usage_exact for line in back.lines)) == ("credit_note", january.invoice_id, -2700, -7 * 10**12)
+    assert sum(folder_money(token.amounts["USD/billed"]) for token in tokens if token.amounts) == 0
+    (told,) = exceptions(root, folder.PARTITIONS)  # the second request
+    assert (told["kind"], told["object"]) == ("command_refused", {"type": "invoice", "id": january.invoice_id})
+    assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "new address"]) == 0
+    folder.bill(root)
+    *_, again = folder.invoices(root)
+    assert (again.period.label, again.total, [line.kind for line in again.lines]) == ("2026-01", 2700, ["usage", "fee"])
+    usage_line = next(line for line in again.lines if line.kind == "usage")
+    assert cli.main(["credit", again.invoice_id, "--amount", f"{usage_line.line_id}=1.50", *where]) == 0
+    assert cli.main(["credit", again.invoice_id, *where]) == 2
+    assert cli.main(["credit", "nothing", "--line", "x", *where]) == 1
+    folder.bill(root)
+    *_, note = folder.invoices(root)
+    assert (note.credits_invoice, note.total) == (again.invoice_id, -150)
+    assert all(verify_invoicing(FilePlace(root), partition)["breaks"] == [] for partition in range(2))
 
 
 def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):

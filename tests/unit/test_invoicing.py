@@ -14,6 +14,7 @@ from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import grants
 from tieout.invoicing.notes import ReleaseRefused, credit_amounts, credit_lines, void
 from tieout.invoicing.records import Account, UsageSum
+from tieout.invoicing.statement import statements
 from tieout.invoicing.tax import TaxPayer
 from tieout.period import micros
 
@@ -266,6 +267,10 @@ def test_three_legal_entities_have_one_invoice_each():
     invoices = book.close("2026-01-01", book.used("2026-01-01", "30")).invoices
     assert [(one.legal_entity_id, one.total) for one in invoices] == [("us-inc", 2700), ("de-gmbh", 900), ("jp-kk", 1800)]
     assert len({one.invoice_id for one in invoices}) == 3
+    (told,) = statements([*invoices, *book.close("2026-02-01", book.used("2026-02-01", "1")).invoices])
+    assert (told.customer_id, told.currency, len(told.entries)) == ("k", "USD", 6)
+    assert told.by_entity == (("de-gmbh", 1706, 1706), ("jp-kk", 3413, 3413), ("us-inc", 2781, 2781))  # February: 31.00 less 6.00
+    assert told.total == 2700 + 900 + 1800 + 2500
 
 
 @pytest.mark.parametrize(("currency", "shown"), [("JPY", ["101", "34"]), ("BHD", ["100.506", "33.750"]), ("USD", ["100.51", "33.75"])])

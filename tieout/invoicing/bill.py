@@ -47,10 +47,10 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     taken, late = _by_policy(account, timeline, period, usage)
     known = merged((*account.usage, *taken))
     try:
-        today = _computed(account, timeline, _touched(account, timeline, period, taken), known, taxes)
+        current = _computed(account, timeline, _touched(account, timeline, period, taken), known, taxes)
     except TaxMissing as missing:
         return Billed(account, held=missing.held)
-    return settled(account, timeline, period, today, known, taxes, as_of)._replace(late=late)
+    return settled(account, timeline, period, current, known, taxes, as_of)._replace(late=late)
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
@@ -77,7 +77,7 @@ def _touched(account: Account, timeline: Sequence[Interval], period: Period, tak
     starts = {period.start_us, *(one.period_us for one in taken)} | {one.key.period_us for one in account.billed if one.released}
     new = [i.start_us for i in timeline if i.version.version > account.version]
     if new and account.version:
-        starts |= {one.key.period_us for one in account.billed if one.end_us > min(new)}
+        starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     calendar = timeline[0].version.billing.calendar
@@ -88,7 +88,7 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
     """The lines of each of these billing periods as they are today."""
     spend = _spend(account, timeline)
     levels = frozenset(one.charge_id for one in known)
-    today = []
+    current = []
     for period in periods:
         behind = by_line(timeline, period, (one for one in known if one.period_us == period.start_us))
         lines = _base_lines(timeline, period, behind, levels)
@@ -96,8 +96,8 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
         lines += commitment_lines(timeline, period, spend)
         lines += coupon_lines(timeline, period, lines)
         sums = {key: [one for one, _, _ in parts] for key, parts in behind.items()}
-        today.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
-    return today
+        current.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
+    return current
 
 
 def _base_lines(timeline: Sequence[Interval], period: Period, behind: Mapping[LineKey, Parts], levels: frozenset[str]) -> list[Line]:
@@ -121,16 +121,16 @@ def _speaking(timeline: Sequence[Interval], period: Period) -> ContractVersion:
     return times.at(timeline, period.end_us - 1) or [i for i in timeline if i.start_us < period.end_us or i is timeline[0]][-1].version
 
 
-def settled(account: Account, timeline: Sequence[Interval], period: Period, today: Sequence[Computed], known: tuple[UsageSum, ...], taxes: Taxes | None, as_of: int) -> Billed:
+def settled(account: Account, timeline: Sequence[Interval], period: Period, current: Sequence[Computed], known: tuple[UsageSum, ...], taxes: Taxes | None, as_of: int) -> Billed:
     """Bill what differs from what stands billed, pay it with credits, and put it into documents."""
-    lines = [one for of in today for one in of.lines]
-    keys, starts = {one.key for one in lines}, {of.period.start_us for of in today}
+    lines = [one for of in current for one in of.lines]
+    keys, starts = {one.key for one in lines}, {of.period.start_us for of in current}
     billed = {one.key: one for one in account.billed}
     gone = [one for one in account.billed if one.key.period_us in starts and one.key not in keys]
     new = sorted(changed(account.contract_id, lines, billed, gone), key=lambda one: one.key.period_us)
     after = posted(billed, new, {one.key: one.end_us for one in lines})
     all_ = grants(timeline)
-    burns = _paid(account, today, all_, starts)
+    burns = _paid(account, current, all_, starts)
     version = _speaking(timeline, period)
     treatment = None if taxes is None else taxes.payer(version.customer_id, period.end_us - 1).treatment
     invoices = tuple(documents(account, version, period, new, credit_uses(all_, account, burns, as_of), treatment, as_of))
@@ -142,11 +142,11 @@ def settled(account: Account, timeline: Sequence[Interval], period: Period, toda
     return Billed(following, invoices, broken=broken)
 
 
-def _paid(account: Account, today: Sequence[Computed], all_: Sequence[Grant], starts: set[int]) -> tuple[Burn, ...]:
-    """The burns after what these billing periods cost today; what is no longer there costs nothing."""
+def _paid(account: Account, current: Sequence[Computed], all_: Sequence[Grant], starts: set[int]) -> tuple[Burn, ...]:
+    """The burns after what these billing periods cost now; what is no longer there costs nothing."""
     if not all_:
         return account.burns
     costs = {(one.key, one.since_us): 0 for one in account.burns if one.key.period_us in starts}
-    for of in today:
+    for of in current:
         costs |= payable(of.lines, of.sums)
     return burned(account.burns, costs, all_, account.broken)

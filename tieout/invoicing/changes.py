@@ -12,9 +12,9 @@ from fractions import Fraction
 from tieout.invoicing.records import DIGEST, Line, LineKey, Posted, line_id
 
 
-def changed(contract_id: str, today: Iterable[Line], billed: Mapping[LineKey, Posted], gone: Iterable[Posted]) -> Iterator[Line]:
-    """The lines to bill for lines of today, and for what stands billed and is ``gone``."""
-    for one in today:
+def changed(contract_id: str, current: Iterable[Line], billed: Mapping[LineKey, Posted], gone: Iterable[Posted]) -> Iterator[Line]:
+    """The lines to bill for the lines of today, and for what stands billed and is ``gone``."""
+    for one in current:
         posted = billed.get(one.key)
         if posted is None:
             yield one._replace(line_id=line_id(contract_id, one.key, 0))

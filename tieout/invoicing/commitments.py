@@ -103,12 +103,12 @@ def _lines(timeline: Sequence[Interval], parts: Sequence[Stretch[Commitment]], i
     terms = _terms(covered, period)
     version, commitment = terms.version, terms.term
     carried = _carried(timeline, parts, interval, spend) if commitment.rollover else ZERO
-    now = _sums(timeline, covered, interval, period, spend, carried)
+    latest = _sums(timeline, covered, interval, period, spend, carried)
     earlier = [p for p in sorted(spend) if p.start_us < period.start_us and _belongs(timeline, p, interval)]
     before = _sums(timeline, covered, interval, earlier[-1], spend, carried) if earlier else _Sums()
     charge = next((c for c in version.charges if c.charge_id == commitment.scope), None)
     for part, sign in (("paid", 1), ("drawn", -1), ("true_up", 1), ("relief", -1), ("overage", 1)):
-        to_date, billed = sign * getattr(now, part), sign * getattr(before, part)
+        to_date, billed = sign * getattr(latest, part), sign * getattr(before, part)
         if to_date != billed:
             yield _made(terms, charge, period, part, (to_date, billed))
 

@@ -150,13 +150,13 @@ def _tax(account: Account, invoice: Invoice, tax: Line, parts: list[_Part]) -> _
     based = [one for one in _own(invoice) if (one.key.period_us, one.key.legal_entity_id, one.key.currency, one.tax_code) == place]
     base, names = sum(one.amount for one in based), {one.line_id for one in based}
     before = sum(one.amount for one in account.released if one.line_id in names)
-    now = before + sum(part.amount for part in parts if part.line.line_id in names)
+    latest = before + sum(part.amount for part in parts if part.line.line_id in names)
     wholes = {one.line_id for one in account.released if one.whole}
     done = sum(one.amount for one in based if one.line_id in wholes)
     whole = done + sum(part.line.amount for part in parts if part.whole and part.line.line_id in names)
     taken = {part.line.line_id for part in parts if part.whole}
     every = names <= wholes | taken and bool(names & taken)
-    return _Tax(tax, _share(tax, now, base) - _share(tax, before, base), _Part(tax, _share(tax, whole, base) - _share(tax, done, base), every))
+    return _Tax(tax, _share(tax, latest, base) - _share(tax, before, base), _Part(tax, _share(tax, whole, base) - _share(tax, done, base), every))
 
 
 def _share(tax: Line, part: int, base: int) -> int:

@@ -39,8 +39,8 @@ def bill_early(account: Account, timeline: Sequence[Interval], period: Period, u
         whole = lines if taxes is None else taxed(lines, version, period, taxes)
     except TaxMissing as missing:
         return Billed(account, held=missing.held)
-    today = Computed(period, whole, {key: [one for one, _, _ in parts] for key, parts in behind.items()})
-    done = settled(account, timeline, period, [today], known, taxes, as_of)
+    current = Computed(period, whole, {key: [one for one, _, _ in parts] for key, parts in behind.items()})
+    done = settled(account, timeline, period, [current], known, taxes, as_of)
     billed = tuple((period.start_us, amount) for amount in reached)
     after = done.account._replace(
         closed_us=account.closed_us, version=account.version, broken=account.broken, thresholds=account.thresholds + billed,
