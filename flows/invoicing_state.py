@@ -30,7 +30,8 @@ _WAITS: Final = pa.schema([
     ("contract_id", pa.string()), ("reason", pa.string()), ("subject", pa.string()), ("message", pa.string()), ("since", pa.int64()),
     ("reference", pa.int64()), ("version", pa.int64()),
 ])  # fmt: skip
-_CODEC: Final = "zstd"
+_CODEC: Final = "lz4"
+"""Of accounts in memory; making ready for another one costs more than it saves."""
 
 
 class PackedAccounts(MutableMapping[str, Account]):
@@ -38,7 +39,7 @@ class PackedAccounts(MutableMapping[str, Account]):
 
     def __init__(self) -> None:
         self._packed: dict[str, tuple[bytes, int]] = {}
-        self._codec = pa.Codec(_CODEC, compression_level=1)
+        self._codec = pa.Codec(_CODEC)
 
     def __getitem__(self, contract: str) -> Account:
         return account_of(self.text(contract))
