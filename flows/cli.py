@@ -16,7 +16,9 @@ DONE: Final = 0
 ERROR: Final = 1
 DIFFERENCES: Final = 3
 GAP: Final = 4
-FLOWS: Final = ("contract", "invoicing", "route", "usage")
+FLOWS: Final = ("contract", "document", "invoicing", "route", "usage")
+REJECTING: Final = ("contract", "route", "usage")
+"""Flows that leave aside what they cannot read."""
 
 
 class CommandError(Exception):
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     _import(commands)
     _quote(commands)
     _invoice(commands)
+    _document(commands)
     _explain(commands)
     _topic(commands)
     _verify(commands)
@@ -169,6 +172,15 @@ def _invoice(commands: Commands) -> None:
     invoice.add_argument("--html", metavar="FILE", help="also write the documents as a page to print")
 
 
+def _document(commands: Commands) -> None:
+    document = _add(commands, "document", "list numbered invoices and credit notes, or show one whole", "tieout document show us-inc-00000017 --dir data --html invoice.html")
+    document.add_argument("what", choices=("ls", "show"), help="list them; show one")
+    document.add_argument("number", nargs="?", metavar="NUMBER", help="the document's number (show)")
+    _place(document)
+    _registry(document)
+    document.add_argument("--html", metavar="FILE", help="also write it as a page to print (show)")
+
+
 def _explain(commands: Commands) -> None:
     explain = _add(commands, "explain", "derive a rated record or an event, line by line", "tieout explain evt-1 --dir data")
     explain.add_argument("id", help="a rated_id, or a usage event's id")
@@ -221,7 +233,7 @@ def _dlq(commands: Commands) -> None:
     dlq.add_argument("letters", nargs="*", metavar="PARTITION:OFFSET", help="these ones (default: all that the options choose)")
     _place(dlq)
     _registry(dlq)
-    dlq.add_argument("--flow", choices=FLOWS, default="usage", help="the flow that rejected them (default: usage)")
+    dlq.add_argument("--flow", choices=REJECTING, default="usage", help="the flow that rejected them (default: usage)")
     dlq.add_argument("--reason", metavar="CODE", help="rejected for this reason")
     dlq.add_argument("--partition", type=int, help="in this partition")
     dlq.add_argument("--since", metavar="TIME", help="with a record time from this on: RFC 3339, a month as in 2026-10, or back from now as in --since=-2h")

@@ -10,7 +10,7 @@ Source: docs/semantics.md section 5, docs/architecture.md (document flow).
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 from flows import codecs, document_outputs, invoice_records, topics
@@ -25,6 +25,8 @@ from sources.merged import MergedLot, merge
 
 ROWS: Final = 25_000
 """Invoices of an interval at most."""
+IDLE_SECONDS: Final = 86_400.0
+"""After so long without an invoice an empty interval is committed: a broker forgets a transactional id that is not used."""
 TOKEN: Final = topics.state_topics(FLOW)[2]
 
 
@@ -43,6 +45,7 @@ class DocumentCell:
     cells: int = 1
     on_commit: Callable[[Token, Documents, Mapping[str, float]], None] | None = None
     """Hears of each interval: its token, what it came to, and the seconds of its steps."""
+    _committed_at: float = field(default_factory=time.monotonic, init=False)
 
     @classmethod
     def start(cls, place: Place, partitions: int) -> "DocumentCell":
@@ -71,9 +74,9 @@ class DocumentCell:
         self.log.close()
 
     def take(self, prepared: Prepared) -> None:
-        """Number one lot and commit the interval; nothing where no invoice came."""
+        """Number one lot and commit the interval; where no invoice came, only once a day."""
         lot = cast("MergedLot", prepared.lot)
-        if not len(lot.positions):
+        if not len(lot.positions) and time.monotonic() - self._committed_at < IDLE_SECONDS:
             return
         before = time.perf_counter()
         _check(prepared, lot)
@@ -82,7 +85,7 @@ class DocumentCell:
         token = self._next_token(documents, positions)
         encoded = time.perf_counter()
         self.log.commit(token.sequence, {**documents.records, TOKEN: tokens.record(token)}, positions, None)
-        self.token, self.last = token, documents.last
+        self.token, self.last, self._committed_at = token, documents.last, time.monotonic()
         if self.on_commit is not None:
             seconds = {"decode": prepared.seconds, "encode": encoded - before, "commit": time.perf_counter() - encoded}
             self.on_commit(token, documents, seconds)

@@ -55,7 +55,9 @@ def broken(place: Place, token: Token) -> list[str]:
 
 
 def _documents(place: Place, token: Token) -> _Found:
-    parts, last, breaks = [np.empty(0, _LANES)], {}, []
+    parts = [np.empty(0, _LANES)]
+    last: dict[str, int] = {}
+    breaks: list[str] = []
     for name, count in sorted(token.written.items()):
         topic, partition = topics.placed(name, 0)
         for batch in _batches(place, topic, partition, SCHEMA, records=count):
@@ -81,8 +83,8 @@ def _invoices(place: Place, token: Token) -> Prints:
     parts = [np.empty(0, _LANES)]
     for name, position in sorted(token.positions.items()):
         topic, partition = topics.placed(name, 0)
-        for batch in _batches(place, topic, partition, invoice_records.SCHEMA, until=position):
-            parts.append(_prints(batch.filter(pc.equal(batch["status"].cast(pa.string()), "final"))))
+        batches = _batches(place, topic, partition, invoice_records.SCHEMA, until=position)
+        parts += [_prints(batch.filter(pc.equal(batch["status"].cast(pa.string()), "final"))) for batch in batches]
     return np.concatenate(parts)
 
 

@@ -75,7 +75,7 @@ def _contract(number: int, version: int, effective_from: str, factor: int) -> di
             {"up_to": "500", "unit_price": price(23000)}, {"up_to": None, "unit_price": price(21000)}]}},
     ]
     return {
-        "contract_id": f"contract-{number:04d}", "version": version, "customer_id": customer(number),
+        "contract_id": f"contract-{number:04d}", "version": version, "customer_id": customer(number), "legal_entity_id": ("us-inc", "eu-gmbh")[number % 2],
         "currency": ("USD", "EUR")[number % 2], "effective_from": effective_from, "charges": charges,
     }
 

@@ -44,7 +44,7 @@ RECEIVED: Final = Metric(
 )
 EVENTS: Final = Metric(
     "tieout_events_total", "counter", "events", (*_PARTITION, "fate"),
-    "Events by fate (priced, duplicate, conflict, rejected, held; of the route flow routed, rejected; of the contract flow accepted, repeated, refused, rejected, other; of the invoicing flow taken), since the partition's first interval.", _COMMITTED,
+    "Events by fate (priced, duplicate, conflict, rejected, held; of the route flow routed, rejected; of the contract flow accepted, repeated, refused, rejected, other; of the invoicing flow taken; of the document flow numbered, draft), since the partition's first interval.", _COMMITTED,
 )
 RELEASED: Final = Metric(
     "tieout_events_released_total", "counter", "events", _PARTITION,

@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import contract, contract_outputs, invoicing, route, route_records, topics, usage, usage_records
+from flows import contract, contract_outputs, document, document_outputs, invoicing, route, route_records, topics, usage, usage_records
 from sources import kafka
 from sources.errors import SourceError
 
@@ -50,6 +50,11 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         topics.EXCEPTIONS: _WRITE,
         contract_outputs.DEAD: _WRITE,
         contract.TOKEN: _READ | _WRITE,
+    },
+    document_outputs.FLOW: {
+        topics.INVOICES: _READ,
+        topics.DOCUMENTS: _WRITE,
+        document.TOKEN: _READ | _WRITE,
     },
     invoicing.FLOW: {
         topics.RATED: _READ,

@@ -31,7 +31,7 @@ _NOT_MONEY: Final = frozenset({
     "account", "at", "by", "card", "category", "class", "code", "count", "currency", "date", "day", "days", "digest",
     "event", "events", "hours", "id", "ids", "index", "invoice", "jurisdiction", "key", "kind", "label", "message",
     "method", "mode", "model", "name", "note", "number", "on", "reason", "ref", "reference", "scale", "state", "status",
-    "terms", "timing", "treatment", "type", "unit", "units", "url", "version",
+    "terms", "treatment", "timing", "type", "unit", "units", "url", "version",
 })  # fmt: skip
 """A name that ends in one of these is about money and no figure of it: ``tax_code``, ``payment_terms_days``."""
 

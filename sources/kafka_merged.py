@@ -27,6 +27,11 @@ class MergedStream(Stream):
         consuming.assign([TopicPartition(topic, partition, position) for partition, position in positions.items()])
 
     @property
+    def end(self) -> int | None:
+        """The sum of the ends that were given."""
+        return None if self._ends is None else sum(self._ends.values())
+
+    @property
     def position(self) -> int:
         """The sum of the positions after the last records that were read."""
         ends = self._ends
@@ -67,11 +72,14 @@ class MergedStream(Stream):
         return sum(map(max, self._positions.values(), map(int, cached)))
 
     def take(self) -> MergedLot:
-        """All that was gathered, as a lot, with every partition that was read on."""
+        """All that was gathered, as a lot, with every partition that was read on since the last one that held records."""
         messages, self._messages = self._messages, []
+        end = sum(self._positions.values())
+        if not messages:
+            return merge([], end)
         by_partition: dict[int, list[Message]] = {partition: [] for partition, at in sorted(self._positions.items()) if at != self._taken[partition]}
         for message in messages:
             by_partition[message.partition()].append(message)
         self._taken = dict(self._positions)
         parts = [(partition, lot_of(found, self._positions[partition])) for partition, found in by_partition.items()]
-        return merge(parts, sum(self._positions.values()))
+        return merge(parts, end)

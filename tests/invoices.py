@@ -29,10 +29,10 @@ def invoice(number, rnd, entity=None, **more):
         Line(key._replace(kind="tax", ref=("saas",), group=None), PERIOD.end_us, "2026-01", (2,), 0, 0, Fraction(sign * tax), sign * tax, tax_code="saas", kind="tax", start_us=key.start_us, line_id=f"tax-{number}"),
     )
     total = sign * (amount + tax)
-    credits = (CreditUse("g1", 1, 99),) if sign > 0 and rnd.random() < 0.3 else ()
+    paid = (CreditUse("g1", 1, 99),) if sign > 0 and rnd.random() < 0.3 else ()
     made = Invoice(
         f"inv-{number:06d}", "invoice" if sign > 0 else "credit_note", "final", customer, f"c-{customer}", entity, currency, PERIOD, "2026-02-02", "2026-03-04",
-        lines, sign * amount, sign * tax, total, credits, total - len(credits), "standard", "Europe/Berlin",
+        lines, sign * amount, sign * tax, total, paid, total - len(paid), "standard", "Europe/Berlin",
     )  # fmt: skip
     return made._replace(**more)
 

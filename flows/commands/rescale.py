@@ -2,7 +2,7 @@
 
 import argparse
 
-from flows import output
+from flows import output, topics
 from flows.cells import Share
 from flows.commands import places
 from flows.commands.run_kafka import FLOWS
@@ -12,7 +12,7 @@ from flows.rescale import rescale
 def run(options: argparse.Namespace) -> int:
     """Fence all partitions, tell them the new generation, and say how to start its cells."""
     place = places.broker(options)
-    partitions = place.partitions(FLOWS[options.flow].topic)
+    partitions = 1 if options.flow in topics.WHOLE_FLOWS else place.partitions(FLOWS[options.flow].topic)
     shares = [Share(ordinal, options.cells).partitions(partitions) for ordinal in range(options.cells)]
     generation = rescale(place, options.flow, partitions, options.cells)
     rows = [

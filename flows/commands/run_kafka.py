@@ -11,11 +11,12 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
-from flows import bytewax_engine, contract_topics, invoicing_topics, kafka_topics, local_engine, output, rights, route_topics
+from flows import bytewax_engine, contract_topics, document_topics, invoicing_topics, kafka_topics, local_engine, output, rights, route_topics
 from flows.cells import Share, keep_going
 from flows.commands import places
 from flows.commands.summary import balances, counts, totals
 from flows.contract_live import CONTRACT
+from flows.document_live import DOCUMENT, DocumentLive
 from flows.flow_metrics import FlowMetrics
 from flows.health import HealthServer
 from flows.invoicing_live import INVOICING
@@ -27,10 +28,13 @@ from sinks.errors import SinkError
 from sources.errors import SourceAway, SourceError
 from tieout.usage_stage import Limits
 
-FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE, CONTRACT, INVOICING)}
+FLOWS: Final = {flow.name: flow for flow in (USAGE, ROUTE, CONTRACT, INVOICING, DOCUMENT)}
 _LOOK_SECONDS: Final = 2.0
 """How long a failure is looked into before the cell goes on: a broker that is away has no answer."""
-CHECKS: Final = {USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check, CONTRACT.name: contract_topics.check, INVOICING.name: invoicing_topics.check}
+CHECKS: Final = {
+    USAGE.name: kafka_topics.check, ROUTE.name: route_topics.check, CONTRACT.name: contract_topics.check, INVOICING.name: invoicing_topics.check,
+    DOCUMENT.name: document_topics.check,
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     metrics = FlowMetrics(flow.name, partitions, cell=options.cell, cells=options.cells, generation=options.generation or 1, fates=flow.fates)
     engine = bytewax_engine.run if options.engine == "bytewax" else local_engine.run
     registry = None if options.registry is None else Registry(options.registry)
-    cell = LiveCell(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer, flow=flow)
+    cell = (DocumentLive if flow is DOCUMENT else LiveCell)(place, partitions, live, metrics, engine, stop.is_set, output.say, None if registry is None else registry.writer, flow=flow)
 
     def waits(why: str, seconds: float) -> None:
         cell.away()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from flows import codecs, contract_topics, invoicing_topics, kafka_topics, output, route_topics, topics
+from flows import codecs, contract_topics, document_topics, invoicing_topics, kafka_topics, output, route_topics, topics
 from flows.cli import FLOWS, CommandError
 from flows.commands import places
 from flows.file_place import FilePlace
@@ -20,6 +20,7 @@ _TOPICS: Final = {
     "usage": (kafka_topics.create, (*kafka_topics.specs(Limits()), *kafka_topics.WHOLE)),
     "route": (route_topics.create, (*route_topics.specs(Limits()), *route_topics.REFERENCE)),
     "contract": (contract_topics.create, contract_topics.specs()),
+    "document": (document_topics.create, document_topics.specs()),
     "invoicing": (invoicing_topics.create, (*invoicing_topics.specs(Limits()), *kafka_topics.WHOLE, *route_topics.REFERENCE)),
 }
 _TOKENS: Final = {topics.state_topics(flow)[2] for flow in FLOWS}

@@ -104,3 +104,6 @@ def test_the_demo_ties_out_and_runs_again(tmp_path):
     page = next(tmp_path.glob("demo/*/report.html")).read_text()
     assert page.count("<svg") >= 4
     assert "http" not in page.replace("http://www.w3.org", "")
+    invoices = next(tmp_path.glob("demo/*/invoices.html")).read_text()
+    assert all(invoices.count(f"{entity}-{place:08d}") == 1 for entity in ("us-inc", "eu-gmbh") for place in range(1, 61))
+    assert "us-inc-00000061" not in invoices and "not numbered yet" not in invoices
