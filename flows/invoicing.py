@@ -33,7 +33,7 @@ from tieout import money, wide
 from tieout.closing import Ask, Closed, Closing, TakeBack
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
-from tieout.increments import Increment, increments
+from tieout.increments import increments
 from tieout.invoicing.notes import ReleaseRefused
 from tieout.usage_stage import Limits
 
@@ -156,7 +156,12 @@ class InvoicingCell:
     @property
     def unfinished(self) -> bool:
         """Whether something can be closed without any input."""
-        return self.fold.closing.unfinished
+        return self.fold.closing.unfinished and self.token.totals.get("received", 0) == self.adopted
+
+    @property
+    def adopted(self) -> int:
+        """How many rated records the adopted token of the usage flow counts."""
+        return self.token.totals.get("adopted", 0)
 
     def close(self) -> None:
         """Give the partition up."""
@@ -189,26 +194,48 @@ class InvoicingCell:
             raise ValueError(msg)
 
     def take(self, prepared: Prepared) -> None:
-        """Fold one lot, close what is due, and commit the interval; nothing where nothing has come and nothing is due."""
+        """Fold one lot, close what is due, and commit the interval; nothing where nothing has come and nothing is due.
+
+        Periods are closed between two commits of the usage flow, never amid one: a commit may move an amount from one sum
+        to another. So what comes of the lot after the adopted token is folded when the closing is done.
+        """
         before = time.perf_counter()
         self.lots += 1
-        lot, fold = prepared.lot, self.fold
-        changed = Changes()
+        lot, fold, rows = prepared.lot, self.fold, self._rows(prepared)
+        changed = Changes(touched=bool(fold.closing.touched))
         news = self._learn(changed)
-        found = self._fold(prepared, changed)
-        received = lot.records.num_rows
-        adopted = fold.upstream.advance(self.token.totals.get("received", 0) + received)
-        clock, known = fold.upstream.clock, fold.side.known
-        fold.closing.advance(clock, known)
+        received = self.token.totals.get("received", 0)
+        adopted = fold.upstream.advance(received + rows.num_rows)
         moved = lot.end > self.position and time.monotonic() - self._committed_at >= IDLE_SECONDS
-        if not (news or received or adopted or moved or self.unfinished):
+        fold.closing.advance(fold.upstream.clock, fold.side.known)
+        until = self.adopted if adopted is None else adopted
+        head = max(until - received, 0)
+        due = fold.closing.unfinished and received + head == until
+        if not (news or rows.num_rows or adopted is not None or moved or due):
             return
-        asked = list(fold.closing.asks)
-        closed = changed.notes + fold.closing.early(found, clock, fold.side.taxes) + fold.closing.close(clock, known, self.closes, fold.side.taxes)
-        changed.asks |= asked != fold.closing.asks
+        if head:
+            self._fold(rows.slice(0, head), changed)
+            fold.closing.advance(fold.upstream.clock, fold.side.known)
+        closed = changed.notes + (self._close(changed) if received + head == until else [])
+        self._fold(rows.slice(head), changed)
         fold.bill(closed)
         _note(changed, closed)
-        self._commit(lot, changed, closed, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
+        self._commit(lot, changed, closed, until, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
+
+    def _rows(self, prepared: Prepared) -> pa.RecordBatch:
+        if prepared.decoded.rejected:
+            first = prepared.decoded.rejected[0]
+            msg = f"{topics.RATED}, partition {self.partition}: record at position {prepared.lot.positions[first.row]}: {first.message}; restore the topic from a backup"
+            raise SourceError(msg)
+        return prepared.decoded.batch
+
+    def _close(self, changed: Changes) -> list[Closed]:
+        """Bill what has reached a threshold, then what is due, then what was asked for."""
+        closing, side, clock = self.fold.closing, self.fold.side, self.fold.upstream.clock
+        asked = list(closing.asks)
+        closed = closing.early(clock, side.taxes) + closing.close(clock, side.known, self.closes, side.taxes)
+        changed.asks |= asked != closing.asks
+        return closed
 
     def _learn(self, changed: Changes) -> bool:
         """Read what is new beside the input; whether there was anything."""
@@ -241,21 +268,15 @@ class InvoicingCell:
         except ReleaseRefused as refused:
             changed.refused.append(Refused(command, invoice.customer_id, str(refused)))
 
-    def _fold(self, prepared: Prepared, changed: Changes) -> list[Increment]:
-        rows = prepared.decoded.batch
-        if prepared.decoded.rejected:
-            first = prepared.decoded.rejected[0]
-            msg = f"{topics.RATED}, partition {self.partition}: record at position {prepared.lot.positions[first.row]}: {first.message}; restore the topic from a backup"
-            raise SourceError(msg)
+    def _fold(self, rows: pa.RecordBatch, changed: Changes) -> None:
         if not rows.num_rows:
-            return []
+            return
         self.fold.count(rows)
         found = increments(rows, self.fold.closing.divided)
         self.fold.closing.take(found)
         changed.sums |= {(one.contract_id, one.sum.key): None for one in found}
-        return found
 
-    def _commit(self, lot: Lot, changed: Changes, closed: list[Closed], seconds: dict[str, float]) -> None:
+    def _commit(self, lot: Lot, changed: Changes, closed: list[Closed], adopted: int, seconds: dict[str, float]) -> None:
         before = time.perf_counter()
         fold, clock = self.fold, self.fold.upstream.clock
         outputs = invoicing_outputs.outputs(closed, changed.refused, clock)
@@ -266,7 +287,7 @@ class InvoicingCell:
             changes = invoicing_state.whole(fold.closing, fold.accounts)
             sizes = Sizes(sum(len(raw) for _, raw in changes), 0)
         outputs[STATE] = usage_records.blobs(changes, clock)
-        token = self._next_token(lot, closed, outputs)
+        token = self._next_token(lot, closed, adopted, outputs)
         outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
         self.log.commit(token.sequence, outputs, token.positions, STATE if full else None)
@@ -274,9 +295,9 @@ class InvoicingCell:
         if self.on_commit is not None:
             self.on_commit(token, closed, seconds | {"encode": encoded - before, "commit": time.perf_counter() - encoded})
 
-    def _next_token(self, lot: Lot, closed: Sequence[Closed], outputs: Mapping[str, pa.RecordBatch]) -> Token:
+    def _next_token(self, lot: Lot, closed: Sequence[Closed], adopted: int, outputs: Mapping[str, pa.RecordBatch]) -> Token:
         fold, received = self.fold, lot.records.num_rows
-        counts = {"received": received, "taken": received} | invoicing_outputs.counts(closed)
+        counts = {"received": received, "taken": received, "adopted": adopted - self.adopted} | invoicing_outputs.counts(closed)
         written = dict(self.token.written)
         made = {name: batch for name, batch in outputs.items() if batch.num_rows}
         for name, batch in made.items():

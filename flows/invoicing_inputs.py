@@ -91,14 +91,14 @@ class Upstream:
             self.held_records += 1
         self._holds_read = end
 
-    def advance(self, rated: int) -> bool:
-        """Adopt the last token that counts no more rated records than were read; whether there was one."""
+    def advance(self, rated: int) -> int | None:
+        """Adopt the last token that counts no more rated records than are here; how many it counts, None where there was none."""
         self._read()
         adopted = None
         while self._tokens and self._here(self._tokens[0].token, rated):
             adopted = self._tokens.popleft()
         if adopted is None:
-            return False
+            return None
         while self.held_records < adopted.token.written.get(topics.HOLDS, 0):
             end, change = self._holds.popleft()
             self.held.take([change])
@@ -106,7 +106,7 @@ class Upstream:
             self.positions[topics.HOLDS] = end
         self.positions[usage.TOKEN] = adopted.end
         self.clock = max(self.clock, adopted.token.clock)
-        return True
+        return adopted.token.written.get(topics.RATED, 0)
 
     def _here(self, token: Token, rated: int) -> bool:
         return token.written.get(topics.RATED, 0) <= rated and token.written.get(topics.HOLDS, 0) <= self.held_records + len(self._holds)

@@ -75,6 +75,8 @@ class Changes:
     aside: list[tuple[str, UsageSum]] = field(default_factory=list)
     waits: dict[str, None] = field(default_factory=dict)
     asks: bool = False
+    touched: bool = False
+    """Whether thresholds were still to be looked at when it began."""
     notes: list[Closed] = field(default_factory=list)
     """Documents that were taken back at its start."""
     refused: list[Refused] = field(default_factory=list)
@@ -82,14 +84,15 @@ class Changes:
 
 def changes(state: Closing, accounts: PackedAccounts, changed: Changes) -> list[tuple[str, bytes]]:
     """An interval's changes as (kind, blob)."""
-    touched = [(contract, state.pending[contract][key]) for contract, key in changed.sums if contract not in changed.bills]
+    grown = [(contract, state.pending[contract][key]) for contract, key in changed.sums if contract not in changed.bills]
     left = [(contract, one) for contract in changed.bills for one in state.pending.get(contract, {}).values()]
     return [
         *blobs("accounts", _accounts(state, accounts, changed.bills)),
-        *blobs("sums", _sums((*touched, *left))),
+        *blobs("sums", _sums((*grown, *left))),
         *blobs("aside", _sums(changed.aside)),
         *blobs("waits", _waits((contract, state.waits.get(contract)) for contract in changed.waits)),
         *([("asks", _asks(state.asks))] if changed.asks else []),
+        *([("touched", _asks(list(state.touched)))] if changed.touched or state.touched else []),
     ]
 
 
@@ -103,6 +106,7 @@ def whole(state: Closing, accounts: PackedAccounts) -> list[tuple[str, bytes]]:
         *blobs("aside", _sums((name, one) for name in sorted(state.aside) for one in state.aside[name])),
         *blobs("waits", _waits((name, state.waits[name]) for name in sorted(state.waits))),
         *([("asks", _asks(state.asks))] if state.asks else []),
+        *([("touched", _asks(list(state.touched)))] if state.touched else []),
         (END, b""),
     ]
 
@@ -134,6 +138,8 @@ def restore(state: Closing, accounts: PackedAccounts, records: Iterable[tuple[st
                     state.aside.setdefault(contract, []).append(one)
             case "waits":
                 _waits_back(state, raw)
+            case "touched":
+                state.touched = dict.fromkeys((contract, start) for contract, start in json.loads(raw[1:]))
             case "asks":
                 state.asks = [Ask(*row) for row in json.loads(raw[1:])]
             case _:
@@ -145,7 +151,7 @@ def _clear(state: Closing) -> None:
     state.accounts.clear()
     for found in (state.pending, state.aside, state.closed, state.waits):
         found.clear()
-    state.asks = []
+    state.asks, state.touched = [], {}
 
 
 def _accounts(state: Closing, accounts: PackedAccounts, contracts: Iterable[str]) -> pa.Table:
@@ -189,5 +195,5 @@ def _waits_back(state: Closing, raw: bytes) -> None:
             state.waits[contract] = Wait(reason, subject, message, since, (reference, version))
 
 
-def _asks(asks: Sequence[Ask]) -> bytes:
+def _asks(asks: Sequence[object]) -> bytes:
     return bytes([FORMAT]) + json.dumps(asks).encode()

@@ -92,6 +92,8 @@ class Closing:
     closed: dict[str, int] = field(default_factory=dict)
     """The end of the last closed billing period."""
     waits: dict[str, Wait] = field(default_factory=dict)
+    touched: dict[tuple[str, int], None] = field(default_factory=dict)
+    """Billing periods of contracts with thresholds that got increments since those were last looked at."""
     asks: list[Ask] = field(default_factory=list)
     open: int = 0
     """What is rated and not billed, in 10^-12 over all currencies."""
@@ -119,6 +121,8 @@ class Closing:
             known = mine.get(one.key)
             mine[one.key] = one if known is None else known.plus(one)
             self.open += one.amount
+            if self.terms.by_contract[contract].thresholds:
+                self.touched[contract, one.period_us] = None
             if contract not in self._next:
                 self.schedule(contract)
 
@@ -281,10 +285,10 @@ class Closing:
 
     # before the end of a period
 
-    def early(self, increments: Iterable[Increment], clock: int, taxes: Taxes | None) -> list[Closed]:
-        """Bill usage that has reached a threshold, of the open periods that these increments are of."""
-        touched = {(contract, one.period_us): None for contract, _, one in increments if self.terms.by_contract[contract].thresholds}
+    def early(self, clock: int, taxes: Taxes | None) -> list[Closed]:
+        """Bill usage that has reached a threshold, of the open periods that got some."""
         found = []
+        touched, self.touched = self.touched, {}
         for contract, start in touched:
             if start >= self.closed.get(contract, 0) and contract not in self.waits:
                 found += self._early(contract, self._calendar(contract).containing(start), clock, taxes)
