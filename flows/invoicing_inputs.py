@@ -117,6 +117,9 @@ class Upstream:
         while self._tokens_read < end:
             lot = self.tokens.lot(self._tokens_read, _ROWS, end)
             self._tokens += [Adoptable(position + 1, token) for position, token in zip(lot.positions.tolist(), tokens.decode(lot.records["value"]), strict=True)]
+            if lot.end <= self._tokens_read:
+                msg = f"{usage.TOKEN}: tokens {self._tokens_read} to {end - 1} are missing; restore the topic from a backup"
+                raise SourceError(msg)
             self._tokens_read = lot.end
         end = self.holds.refresh()
         self._holds += self._holds_until(end)
@@ -209,6 +212,9 @@ class SideInputs:
                 if (command.kind, command.subject_type) in ((CLOSE, PERIOD), (CORRECT, INVOICE)):
                     fault = governance.fault(command, self.facts, signing.verify, stamp) if self.facts.has("user") else None
                     found.append(Request(command, None if fault is None else fault.message))
+            if lot.end <= at:
+                msg = f"{topics.COMMANDS}: records {at} to {end - 1} are missing; restore the topic from a backup"
+                raise SourceError(msg)
             at = lot.end
             self.positions[command_records.NAME] = at
         return found

@@ -8,7 +8,6 @@ none, because the held event has its own. Source: docs/exceptions.md.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -93,19 +92,17 @@ def _told(one: Closed, clock: int) -> Iterator[dict[str, Any]]:
     if one.wait is not None and one.wait.reason != HELD and _differs(one.wait, one.ended):
         yield _row(HELD_KIND, one, one.wait, one.wait.since)
     if one.billed.late:
-        amount = sum(late.amount for late in one.billed.late)
         records = sum(late.records for late in one.billed.late)
         message = f"{records} usage records came for billing periods of contract {one.contract_id} that are closed, and the contract bills none of them; agree with the customer, then credit or bill by hand"
         evidence = tuple(f"charge {late.charge_id}, records {late.records}, digest {late.digest:032x}" for late in one.billed.late)
-        row = _row(LATE_KIND, one, Wait("late_usage", one.period.label, message, clock), clock)
-        yield row | {"amount_at_risk": Decimal(money.decimal(amount, money.RATED_SCALE)), "evidence": list(evidence)}
+        yield _row(LATE_KIND, one, Wait("late_usage", one.period.label, message, clock), clock) | {"evidence": list(evidence)}
 
 
 def _row(kind: str, one: Closed, wait: Wait, at: int) -> dict[str, Any]:
     return {
         "exception_id": ids.text(("exception", kind, one.contract_id, one.period.start_us, wait.reason, wait.subject, at)),
         "kind": kind, "object": {"type": "contract", "id": one.contract_id}, "customer_id": one.customer_id, "legal_entity_id": None,
-        "amount_at_risk": None, "currency": None, "owner": KINDS[kind].owner, "opened_at": _moment(at), "state": "open",
+        "amount_at_risk": money.decimal(one.at_risk, money.RATED_SCALE) if one.currency else None, "currency": one.currency, "owner": KINDS[kind].owner, "opened_at": _moment(at), "state": "open",
         "correlation_id": None, "message": f"billing period {one.period.label}: {wait.message}",
         "evidence": [f"{wait.reason} {wait.subject}", f"period {one.period.label}"], "resolution": None,
     }  # fmt: skip

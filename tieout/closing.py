@@ -73,6 +73,9 @@ class Closed(NamedTuple):
     billed: Billed
     wait: Wait | None = None
     ended: Wait | None = None
+    at_risk: int = 0
+    """Rated usage that waits with the period, or came too late to be billed, in 10^-12 of ``currency``."""
+    currency: str | None = None
     early: bool = False
     """Whether it is no close: a threshold made it before the period's end, or a document is taken back."""
 
@@ -242,9 +245,10 @@ class Closing:
         if held is not None:
             wait = Wait(held[0], held[1], held[2], clock if before is None else before.since, (known, self._version(contract)))
             self.waits[contract] = wait
-            return Closed(contract, terms.customer_id, period, at, Billed(account), wait, before)
+            waiting = sum(one.amount for one in self.pending.get(contract, {}).values() if one.period_us <= period.start_us)
+            return Closed(contract, terms.customer_id, period, at, Billed(account), wait, before, waiting, timeline[-1].version.currency)
         self.schedule(contract)
-        return Closed(contract, terms.customer_id, period, at, done, None, before)
+        return Closed(contract, terms.customer_id, period, at, done, None, before, sum(one.amount for one in done.late), timeline[-1].version.currency)
 
     def account(self, contract: str) -> Account:
         """A contract's account; an empty one before its first close."""

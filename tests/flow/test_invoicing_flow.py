@@ -139,7 +139,7 @@ def test_late_usage_of_a_contract_that_bills_none_is_an_exception_and_stays_open
     folder.append(root, [event("k1", "late", "2026-01-11T00:00:00Z", "7"), event("k1", "c", "2026-03-10T00:00:00Z")])
     folder.run(root)
     (told,) = exceptions(root, folder.PARTITIONS)
-    assert (told["kind"], str(told["amount_at_risk"]), told["object"]["id"]) == ("late_usage", "0.070000000000", "c-k1")
+    assert (told["kind"], str(told["amount_at_risk"]), told["currency"], told["object"]["id"]) == ("late_usage", "0.070000000000", "USD", "c-k1")
     folder.append(root, [event("k1", "d", "2026-04-10T00:00:00Z")])
     tokens = folder.run(root)
     assert len(exceptions(root, folder.PARTITIONS)) == 1  # told once
@@ -192,7 +192,7 @@ def test_missing_tax_data_holds_the_invoice_with_an_exception_and_its_record_mak
     assert sum(token.counts.get("waits_tax_rate", 0) for token in tokens) == 1
     folder.bill(root)
     (told,) = exceptions(root, folder.PARTITIONS)
-    assert (told["kind"], told["state"], told["object"]["id"]) == ("invoice_held", "open", "c-k1")
+    assert (told["kind"], told["state"], told["object"]["id"], str(told["amount_at_risk"])) == ("invoice_held", "open", "c-k1", "0.100000000000")
     know(root, RATE)
     folder.bill(root)
     (january,) = folder.invoices(root)
