@@ -1,10 +1,11 @@
 """The invoicing flow on folders, from usage to invoices: complete, equal to the offline answer, once."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from flows import bytewax_engine, cli, invoicing, local_engine, topics, usage
+from flows import bytewax_engine, cli, invoicing, invoicing_proof, local_engine, topics, usage
 from flows.file_place import FilePlace
 from flows.verification import verify_invoicing
 from tests.flow import folders, governed_folders
@@ -64,6 +65,20 @@ def test_what_was_rated_is_billed_or_open_by_currency(priced, tmp_path):
     assert folder_money(billed[0]) + folder_money(billed[1]) == lines
     late = sum(row["amount"] for row in folders.rated(root) if row["billing_period"] == "2026-03")
     assert int((rated - late).scaleb(12)) == lines
+
+
+def test_the_proof_names_the_contract_whose_money_does_not_tie_out(priced, tmp_path):
+    root = copy(priced, tmp_path / "data")
+    token, _ = folder.bill(root)
+    place = FilePlace(root)
+    assert invoicing_proof.broken(place, token) == []
+    last = [one for one in folder.invoices(root, 1) if one.period.label == "2026-01"][-1]
+    fewer = replace(token, written=token.written | {topics.INVOICES: folder.invoices(root, 1).index(last)})
+    named = [found for found in invoicing_proof.broken(place, fewer) if found.startswith("contract")]
+    assert any(found.startswith(f"contract {last.contract_id}: ") for found in named)
+    for kind in ("taken", "billed", "open"):
+        told = invoicing_proof.broken(place, replace(token, amounts=token.amounts | {f"USD/{kind}": "1"}))
+        assert any(f"1.000000000000 USD is {kind}" in found for found in told)
 
 
 def folder_money(text):
