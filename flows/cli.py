@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     _exception(commands)
     _release(commands)
     _close(commands)
+    _void(commands)
+    _credit(commands)
     _reference(commands)
     _contract(commands)
     _decision(commands, "approve", "approve a proposed contract version; never one's own", "'checked with sales'")
@@ -286,9 +288,32 @@ def _close(commands: Commands) -> None:
     close.add_argument("--contract", metavar="ID", help="one contract (default: all)")
     _place(close)
     _registry(close)
-    close.add_argument("--key", metavar="FILE", help="the private key that signs it; needed once the reference data knows users")
-    close.add_argument("--author", metavar="NAME", help="who asks (default: the user of this process)")
-    close.add_argument("--reason", required=True, metavar="TEXT", help="why")
+    _asking(close)
+
+
+def _void(commands: Commands) -> None:
+    void = _add(commands, "void", "take an invoice back as a whole; what it billed is billable again, once", "tieout void 5f0c... --dir data --reason 'wrong customer'")
+    void.add_argument("invoice", help="the invoice_id")
+    _place(void)
+    _registry(void)
+    _asking(void)
+
+
+def _credit(commands: Commands) -> None:
+    credit = _add(commands, "credit", "take lines of an invoice back, or amounts off them", "tieout credit 5f0c... --amount 77ab...=12.50 --dir data --reason 'goodwill'")
+    credit.add_argument("invoice", help="the invoice_id")
+    credit.add_argument("--line", action="append", default=[], metavar="ID", help="a line that is taken back and billable again; repeat it")
+    credit.add_argument("--amount", action="append", default=[], metavar="LINE=AMOUNT", help="an amount off a line, which stays billed; repeat it")
+    _place(credit)
+    _registry(credit)
+    _asking(credit)
+
+
+def _asking(command: argparse.ArgumentParser) -> None:
+    """Who asks something of the invoicing flow, and why."""
+    command.add_argument("--key", metavar="FILE", help="the private key that signs it; needed once the reference data knows users")
+    command.add_argument("--author", metavar="NAME", help="who asks (default: the user of this process)")
+    command.add_argument("--reason", required=True, metavar="TEXT", help="why")
 
 
 def _reference(commands: Commands) -> None:

@@ -7,9 +7,11 @@ takes several intervals, so none of them grows long. The token counts by currenc
 interval in which these do not tie out is not committed. Source: docs/architecture.md (invoicing), docs/semantics.md section 5.
 """
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
@@ -18,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import cells as sharing
-from flows import codecs, command_records, invoicing_outputs, invoicing_state, pause, topics, usage, usage_records
+from flows import codecs, command_records, invoice_view, invoicing_outputs, invoicing_state, pause, topics, usage, usage_records
 from flows import token as tokens
-from flows.invoicing_inputs import SideInputs, Upstream
-from flows.invoicing_outputs import FLOW
+from flows.invoicing_inputs import CORRECT, SideInputs, Upstream
+from flows.invoicing_outputs import FLOW, Refused
 from flows.invoicing_state import Changes, PackedAccounts, Sizes
 from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
 from flows.token import Token
@@ -30,10 +32,11 @@ from sinks.errors import Fenced
 from sources.errors import SourceAway, SourceError
 from sources.lot import Lot
 from tieout import money, wide
-from tieout.closing import Ask, Closed, Closing
+from tieout.closing import Ask, Closed, Closing, TakeBack
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
-from tieout.increments import Increment, increments
+from tieout.increments import increments
+from tieout.invoicing.notes import ReleaseRefused
 from tieout.usage_stage import Limits
 
 __all__ = ["FATES", "FLOW", "STATE", "TOKEN", "InvoicingCell", "pipeline", "start_cells"]
@@ -50,6 +53,17 @@ WAITS: Final = "waits_"
 """Begins the names of counts of what waits at the end of an interval, by reason."""
 TAKEN, BILLED, OPEN = "taken", "billed", "open"
 """What a token says of each currency: ``USD/taken`` = ``USD/billed`` + ``USD/open``."""
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Bills make many objects and hardly any garbage: looking for it as often as usual costs a fifth of them."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @dataclass(slots=True)
@@ -155,7 +169,12 @@ class InvoicingCell:
     @property
     def unfinished(self) -> bool:
         """Whether something can be closed without any input."""
-        return self.fold.closing.unfinished
+        return self.fold.closing.unfinished and self.token.totals.get("received", 0) == self.adopted
+
+    @property
+    def adopted(self) -> int:
+        """How many rated records the adopted token of the usage flow counts."""
+        return self.token.totals.get("adopted", 0)
 
     def close(self) -> None:
         """Give the partition up."""
@@ -188,26 +207,52 @@ class InvoicingCell:
             raise ValueError(msg)
 
     def take(self, prepared: Prepared) -> None:
-        """Fold one lot, close what is due, and commit the interval; nothing where nothing has come and nothing is due."""
-        before = time.perf_counter()
+        """Fold one lot, close what is due, and commit the interval; nothing where nothing has come and nothing is due.
+
+        Periods are closed between two commits of the usage flow, never amid one: a commit may move an amount from one sum
+        to another. So what comes of the lot after the adopted token is folded when the closing is done.
+        """
         self.lots += 1
-        lot, fold = prepared.lot, self.fold
-        changed = Changes()
+        with _seldom_collecting():
+            self._interval(prepared)
+
+    def _interval(self, prepared: Prepared) -> None:
+        before = time.perf_counter()
+        lot, fold, rows = prepared.lot, self.fold, self._rows(prepared)
+        changed = Changes(touched=bool(fold.closing.touched))
         news = self._learn(changed)
-        found = self._fold(prepared, changed)
-        received = lot.records.num_rows
-        adopted = fold.upstream.advance(self.token.totals.get("received", 0) + received)
-        clock, known = fold.upstream.clock, fold.side.known
-        fold.closing.advance(clock, known)
+        received = self.token.totals.get("received", 0)
+        adopted = fold.upstream.advance(received + rows.num_rows)
         moved = lot.end > self.position and time.monotonic() - self._committed_at >= IDLE_SECONDS
-        if not (news or received or adopted or moved or self.unfinished):
+        fold.closing.advance(fold.upstream.clock, fold.side.known)
+        until = self.adopted if adopted is None else adopted
+        head = max(until - received, 0)
+        due = fold.closing.unfinished and received + head == until
+        if not (news or rows.num_rows or adopted is not None or moved or due):
             return
-        asked = list(fold.closing.asks)
-        closed = fold.closing.early(found, clock, fold.side.taxes) + fold.closing.close(clock, known, self.closes, fold.side.taxes)
-        changed.asks |= asked != fold.closing.asks
+        if head:
+            self._fold(rows.slice(0, head), changed)
+            fold.closing.advance(fold.upstream.clock, fold.side.known)
+        closed = changed.notes + (self._close(changed) if received + head == until else [])
+        self._fold(rows.slice(head), changed)
         fold.bill(closed)
         _note(changed, closed)
-        self._commit(lot, changed, closed, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
+        self._commit(lot, changed, closed, until, {"decode": prepared.seconds, "fold": time.perf_counter() - before})
+
+    def _rows(self, prepared: Prepared) -> pa.RecordBatch:
+        if prepared.decoded.rejected:
+            first = prepared.decoded.rejected[0]
+            msg = f"{topics.RATED}, partition {self.partition}: record at position {prepared.lot.positions[first.row]}: {first.message}; restore the topic from a backup"
+            raise SourceError(msg)
+        return prepared.decoded.batch
+
+    def _close(self, changed: Changes) -> list[Closed]:
+        """Bill what has reached a threshold, then what is due, then what was asked for."""
+        closing, side, clock = self.fold.closing, self.fold.side, self.fold.upstream.clock
+        asked = list(closing.asks)
+        closed = closing.early(clock, side.taxes) + closing.close(clock, side.known, self.closes, side.taxes)
+        changed.asks |= asked != closing.asks
+        return closed
 
     def _learn(self, changed: Changes) -> bool:
         """Read what is new beside the input; whether there was anything."""
@@ -216,29 +261,42 @@ class InvoicingCell:
         side.learn()
         for batch in side.versions():
             closing.learn(batch)
-        for request in side.requests():
-            closing.asks.append(ask(request))
-            changed.asks = True
+        for command, fault in side.requests():
+            if command.kind == CORRECT:
+                self._take_back(command, fault, changed)
+            elif fault is None:
+                closing.asks.append(ask(command))
+                changed.asks = True
         return before != side.positions
 
-    def _fold(self, prepared: Prepared, changed: Changes) -> list[Increment]:
-        rows = prepared.decoded.batch
-        if prepared.decoded.rejected:
-            first = prepared.decoded.rejected[0]
-            msg = f"{topics.RATED}, partition {self.partition}: record at position {prepared.lot.positions[first.row]}: {first.message}; restore the topic from a backup"
-            raise SourceError(msg)
+    def _take_back(self, command: Command, fault: str | None, changed: Changes) -> None:
+        """Take a document of this partition back; one that is not here is another partition's."""
+        reader = self.log.reader(topics.INVOICES)
+        invoice = invoice_view.find(reader, command.subject_id)
+        getattr(reader, "close", lambda: None)()  # files have nothing to close
+        if invoice is None:
+            return
+        try:
+            wanted = taking_back(command, invoice.currency)
+            if fault is not None:
+                changed.refused.append(Refused(command, invoice.customer_id, fault))
+            else:
+                changed.notes.append(self.fold.closing.take_back(invoice, wanted, self.fold.upstream.clock))
+        except ReleaseRefused as refused:
+            changed.refused.append(Refused(command, invoice.customer_id, str(refused)))
+
+    def _fold(self, rows: pa.RecordBatch, changed: Changes) -> None:
         if not rows.num_rows:
-            return []
+            return
         self.fold.count(rows)
         found = increments(rows, self.fold.closing.divided)
         self.fold.closing.take(found)
         changed.sums |= {(one.contract_id, one.sum.key): None for one in found}
-        return found
 
-    def _commit(self, lot: Lot, changed: Changes, closed: list[Closed], seconds: dict[str, float]) -> None:
+    def _commit(self, lot: Lot, changed: Changes, closed: list[Closed], adopted: int, seconds: dict[str, float]) -> None:
         before = time.perf_counter()
         fold, clock = self.fold, self.fold.upstream.clock
-        outputs = invoicing_outputs.outputs(closed, clock)
+        outputs = invoicing_outputs.outputs(closed, changed.refused, clock)
         changes = invoicing_state.changes(fold.closing, fold.accounts, changed)
         sizes = Sizes(fold.sizes.full, fold.sizes.since + sum(len(raw) for _, raw in changes))
         full = sizes.since > 2 * sizes.full + SLACK
@@ -246,7 +304,7 @@ class InvoicingCell:
             changes = invoicing_state.whole(fold.closing, fold.accounts)
             sizes = Sizes(sum(len(raw) for _, raw in changes), 0)
         outputs[STATE] = usage_records.blobs(changes, clock)
-        token = self._next_token(lot, closed, outputs)
+        token = self._next_token(lot, closed, adopted, outputs)
         outputs[TOKEN] = tokens.record(token)
         encoded = time.perf_counter()
         self.log.commit(token.sequence, outputs, token.positions, STATE if full else None)
@@ -254,9 +312,9 @@ class InvoicingCell:
         if self.on_commit is not None:
             self.on_commit(token, closed, seconds | {"encode": encoded - before, "commit": time.perf_counter() - encoded})
 
-    def _next_token(self, lot: Lot, closed: Sequence[Closed], outputs: Mapping[str, pa.RecordBatch]) -> Token:
+    def _next_token(self, lot: Lot, closed: Sequence[Closed], adopted: int, outputs: Mapping[str, pa.RecordBatch]) -> Token:
         fold, received = self.fold, lot.records.num_rows
-        counts = {"received": received, "taken": received} | invoicing_outputs.counts(closed)
+        counts = {"received": received, "taken": received, "adopted": adopted - self.adopted} | invoicing_outputs.counts(closed)
         written = dict(self.token.written)
         made = {name: batch for name, batch in outputs.items() if batch.num_rows}
         for name, batch in made.items():
@@ -278,6 +336,17 @@ def ask(request: Command) -> Ask:
     """A request as the fold takes it: a billing period by its name, of all contracts or of the one that its payload names."""
     given = {} if request.payload is None else json.loads(request.payload)
     return Ask(request.subject_id, given.get("contract_id"))
+
+
+def taking_back(command: Command, currency: str) -> TakeBack:
+    """What a request wants back of a document: lines, amounts off lines in the currency, or all of it."""
+    given = {} if command.payload is None else json.loads(command.payload)
+    try:
+        amounts = tuple((line, money.units(Decimal(text), money.minor_unit(currency))) for line, text in sorted(given.get("amounts", {}).items()))
+    except (ArithmeticError, ValueError) as error:
+        msg = f"invoice {command.subject_id}: an amount is no number of {currency} with at most {money.minor_unit(currency)} decimals ({error}); ask again"
+        raise ReleaseRefused(msg) from error
+    return TakeBack(command.subject_id, tuple(given.get("lines", ())), amounts)
 
 
 def _note(changed: Changes, closed: Sequence[Closed]) -> None:

@@ -35,8 +35,18 @@ from tieout.usage import NO_CLOCK
 CLOSE: Final = "close"
 PERIOD: Final = "period"
 """The type of a subject that is a billing period."""
+CORRECT: Final = "correct"
+INVOICE: Final = "invoice"
+"""The type of a subject that is a document."""
 _ROWS: Final = 10_000
 _CONTRACT_ROWS: Final = 8_000
+
+
+class Request(NamedTuple):
+    """A command to this flow, and why it does not count, if so."""
+
+    command: Command
+    fault: str | None
 
 
 class Hold(NamedTuple):
@@ -81,14 +91,14 @@ class Upstream:
             self.held_records += 1
         self._holds_read = end
 
-    def advance(self, rated: int) -> bool:
-        """Adopt the last token that counts no more rated records than were read; whether there was one."""
+    def advance(self, rated: int) -> int | None:
+        """Adopt the last token that counts no more rated records than are here; how many it counts, None where there was none."""
         self._read()
         adopted = None
         while self._tokens and self._here(self._tokens[0].token, rated):
             adopted = self._tokens.popleft()
         if adopted is None:
-            return False
+            return None
         while self.held_records < adopted.token.written.get(topics.HOLDS, 0):
             end, change = self._holds.popleft()
             self.held.take([change])
@@ -96,7 +106,7 @@ class Upstream:
             self.positions[topics.HOLDS] = end
         self.positions[usage.TOKEN] = adopted.end
         self.clock = max(self.clock, adopted.token.clock)
-        return True
+        return adopted.token.written.get(topics.RATED, 0)
 
     def _here(self, token: Token, rated: int) -> bool:
         return token.written.get(topics.RATED, 0) <= rated and token.written.get(topics.HOLDS, 0) <= self.held_records + len(self._holds)
@@ -107,6 +117,9 @@ class Upstream:
         while self._tokens_read < end:
             lot = self.tokens.lot(self._tokens_read, _ROWS, end)
             self._tokens += [Adoptable(position + 1, token) for position, token in zip(lot.positions.tolist(), tokens.decode(lot.records["value"]), strict=True)]
+            if lot.end <= self._tokens_read:
+                msg = f"{usage.TOKEN}: tokens {self._tokens_read} to {end - 1} are missing; restore the topic from a backup"
+                raise SourceError(msg)
             self._tokens_read = lot.end
         end = self.holds.refresh()
         self._holds += self._holds_until(end)
@@ -186,19 +199,22 @@ class SideInputs:
             at = lot.end
             self.positions[topics.CONTRACTS] = at
 
-    def requests(self) -> list[Command]:
-        """The requests to close a billing period that have come and count: signed, once the reference data knows users."""
+    def requests(self) -> list[Request]:
+        """What has come that asks something of this flow; it counts where it is signed, once the reference data knows users."""
         end = self.commands.refresh()
         at = self.positions.get(command_records.NAME, self.commands.start)
-        found: list[Command] = []
+        found: list[Request] = []
         while at < end:
             lot = self.commands.lot(at, _ROWS, end)
             decoded = codecs.own(command_records.SCHEMA).decode(lot.records["value"])
             stamps = lot.records["timestamp"].to_numpy()[decoded.rows].tolist()
             for stamp, command in zip(stamps, command_records.commands(decoded.batch), strict=True):
-                mine = command.kind == CLOSE and command.subject_type == PERIOD
-                if mine and (not self.facts.has("user") or governance.fault(command, self.facts, signing.verify, stamp) is None):
-                    found.append(command)
+                if (command.kind, command.subject_type) in ((CLOSE, PERIOD), (CORRECT, INVOICE)):
+                    fault = governance.fault(command, self.facts, signing.verify, stamp) if self.facts.has("user") else None
+                    found.append(Request(command, None if fault is None else fault.message))
+            if lot.end <= at:
+                msg = f"{topics.COMMANDS}: records {at} to {end - 1} are missing; restore the topic from a backup"
+                raise SourceError(msg)
             at = lot.end
             self.positions[command_records.NAME] = at
         return found

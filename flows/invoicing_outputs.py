@@ -8,8 +8,7 @@ none, because the held event has its own. Source: docs/exceptions.md.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,27 +18,47 @@ from schemas import catalog, segments
 from tieout import ids, money
 from tieout.closing import HELD, Closed, Wait
 from tieout.exception_queue import KINDS
+from tieout.governance import Command
 from tieout.period import EPOCH
 
 FLOW: Final = "invoicing"
 HELD_KIND: Final = "invoice_held"
+REFUSED_KIND: Final = "command_refused"
 LATE_KIND: Final = "late_usage"
 _OURS: Final = [{"key": topics.FLOW_HEADER, "value": FLOW.encode()}]
 
 
-def outputs(closed: Sequence[Closed], clock: int) -> dict[str, pa.RecordBatch]:
+class Refused(NamedTuple):
+    """A request about a document that does not count, and why."""
+
+    command: Command
+    customer_id: str
+    message: str
+
+
+def outputs(closed: Sequence[Closed], refused: Sequence[Refused], clock: int) -> dict[str, pa.RecordBatch]:
     """Records by topic; none for a topic that has none."""
     made = [(invoice, one.as_of) for one in closed for invoice in one.billed.invoices]
     found = {topics.INVOICES: invoice_records.records([invoice for invoice, _ in made], [at for _, at in made])} if made else {}
-    rows = [row for one in closed for row in _told(one, clock)]
+    rows = [_refusal(one, clock) for one in refused] + [row for one in closed for row in _told(one, clock)]
     return found | ({topics.EXCEPTIONS: _exceptions(rows, clock)} if rows else {})
+
+
+def _refusal(one: Refused, clock: int) -> dict[str, Any]:
+    command = one.command
+    return {
+        "exception_id": ids.text(("exception", REFUSED_KIND, command.command_id)), "kind": REFUSED_KIND,
+        "object": {"type": command.subject_type, "id": command.subject_id}, "customer_id": one.customer_id, "legal_entity_id": None,
+        "amount_at_risk": None, "currency": None, "owner": KINDS[REFUSED_KIND].owner, "opened_at": _moment(clock), "state": "open",
+        "correlation_id": None, "message": one.message, "evidence": [f"command {command.command_id}, {command.kind} by {command.author}"], "resolution": None,
+    }  # fmt: skip
 
 
 def counts(closed: Sequence[Closed]) -> dict[str, int]:
     """What an interval came to: documents, lines by kind, and periods that began to wait, by reason."""
     found: Counter[str] = Counter()
     for one in closed:
-        found["early" if one.early else "closed"] += one.wait is None
+        found["early" if one.early else "closed"] += one.wait is None and not _taken_back(one)
         if one.wait is not None and _differs(one.wait, one.ended):
             found[f"held_{one.wait.reason}"] += 1
         found["late"] += sum(late.records for late in one.billed.late)
@@ -58,6 +77,10 @@ def opened(closed: Sequence[Closed]) -> Iterator[str]:
             yield LATE_KIND
 
 
+def _taken_back(one: Closed) -> bool:
+    return any(invoice.voids or invoice.credits_invoice for invoice in one.billed.invoices)
+
+
 def _differs(wait: Wait | None, other: Wait | None) -> bool:
     return wait is None or other is None or (wait.reason, wait.subject) != (other.reason, other.subject)
 
@@ -69,19 +92,17 @@ def _told(one: Closed, clock: int) -> Iterator[dict[str, Any]]:
     if one.wait is not None and one.wait.reason != HELD and _differs(one.wait, one.ended):
         yield _row(HELD_KIND, one, one.wait, one.wait.since)
     if one.billed.late:
-        amount = sum(late.amount for late in one.billed.late)
         records = sum(late.records for late in one.billed.late)
         message = f"{records} usage records came for billing periods of contract {one.contract_id} that are closed, and the contract bills none of them; agree with the customer, then credit or bill by hand"
         evidence = tuple(f"charge {late.charge_id}, records {late.records}, digest {late.digest:032x}" for late in one.billed.late)
-        row = _row(LATE_KIND, one, Wait("late_usage", one.period.label, message, clock), clock)
-        yield row | {"amount_at_risk": Decimal(money.decimal(amount, money.RATED_SCALE)), "evidence": list(evidence)}
+        yield _row(LATE_KIND, one, Wait("late_usage", one.period.label, message, clock), clock) | {"evidence": list(evidence)}
 
 
 def _row(kind: str, one: Closed, wait: Wait, at: int) -> dict[str, Any]:
     return {
         "exception_id": ids.text(("exception", kind, one.contract_id, one.period.start_us, wait.reason, wait.subject, at)),
         "kind": kind, "object": {"type": "contract", "id": one.contract_id}, "customer_id": one.customer_id, "legal_entity_id": None,
-        "amount_at_risk": None, "currency": None, "owner": KINDS[kind].owner, "opened_at": _moment(at), "state": "open",
+        "amount_at_risk": money.decimal(one.at_risk, money.RATED_SCALE) if one.currency else None, "currency": one.currency, "owner": KINDS[kind].owner, "opened_at": _moment(at), "state": "open",
         "correlation_id": None, "message": f"billing period {one.period.label}: {wait.message}",
         "evidence": [f"{wait.reason} {wait.subject}", f"period {one.period.label}"], "resolution": None,
     }  # fmt: skip

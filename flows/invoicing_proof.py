@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 from flows import codecs, invoice_records, invoicing_state, topics
+from flows.invoice_records import InvoiceRecordError
 from flows.invoicing import BILLED, OPEN, STATE, TAKEN
 from flows.invoicing_state import PackedAccounts
 from flows.pipeline import Place
@@ -30,6 +31,13 @@ Sums = dict[tuple[str, str], int]
 
 def broken(place: Place, last: Token) -> list[str]:
     """What does not tie out in a partition as of the flow's last interval."""
+    try:
+        return _broken(place, last)
+    except InvoiceRecordError as error:
+        return [f"{topics.INVOICES} cannot be read: {error}"]
+
+
+def _broken(place: Place, last: Token) -> list[str]:
     rated, billed, left = _rated(place, last), _billed(place, last), _open(place, last)
     taken, done = _by_contract(rated), _by_contract(billed)
     found = [

@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
+from flows.invoicing_outputs import Refused
 from flows.usage_state import blobs, table_of
 from tieout.account_text import account_of, text_of
-from tieout.closing import Ask, Closing, SumKey, Wait
+from tieout.closing import Ask, Closed, Closing, SumKey, Wait
 from tieout.invoicing.records import Account, UsageSum
 
 FORMAT: Final = 1
@@ -29,7 +30,8 @@ _WAITS: Final = pa.schema([
     ("contract_id", pa.string()), ("reason", pa.string()), ("subject", pa.string()), ("message", pa.string()), ("since", pa.int64()),
     ("reference", pa.int64()), ("version", pa.int64()),
 ])  # fmt: skip
-_CODEC: Final = "zstd"
+_CODEC: Final = "lz4"
+"""Of accounts in memory; making ready for another one costs more than it saves."""
 
 
 class PackedAccounts(MutableMapping[str, Account]):
@@ -37,7 +39,7 @@ class PackedAccounts(MutableMapping[str, Account]):
 
     def __init__(self) -> None:
         self._packed: dict[str, tuple[bytes, int]] = {}
-        self._codec = pa.Codec(_CODEC, compression_level=1)
+        self._codec = pa.Codec(_CODEC)
 
     def __getitem__(self, contract: str) -> Account:
         return account_of(self.text(contract))
@@ -73,18 +75,24 @@ class Changes:
     aside: list[tuple[str, UsageSum]] = field(default_factory=list)
     waits: dict[str, None] = field(default_factory=dict)
     asks: bool = False
+    touched: bool = False
+    """Whether thresholds were still to be looked at when it began."""
+    notes: list[Closed] = field(default_factory=list)
+    """Documents that were taken back at its start."""
+    refused: list[Refused] = field(default_factory=list)
 
 
 def changes(state: Closing, accounts: PackedAccounts, changed: Changes) -> list[tuple[str, bytes]]:
     """An interval's changes as (kind, blob)."""
-    touched = [(contract, state.pending[contract][key]) for contract, key in changed.sums if contract not in changed.bills]
+    grown = [(contract, state.pending[contract][key]) for contract, key in changed.sums if contract not in changed.bills]
     left = [(contract, one) for contract in changed.bills for one in state.pending.get(contract, {}).values()]
     return [
         *blobs("accounts", _accounts(state, accounts, changed.bills)),
-        *blobs("sums", _sums((*touched, *left))),
+        *blobs("sums", _sums((*grown, *left))),
         *blobs("aside", _sums(changed.aside)),
         *blobs("waits", _waits((contract, state.waits.get(contract)) for contract in changed.waits)),
         *([("asks", _asks(state.asks))] if changed.asks else []),
+        *([("touched", _asks(list(state.touched)))] if changed.touched or state.touched else []),
     ]
 
 
@@ -98,6 +106,7 @@ def whole(state: Closing, accounts: PackedAccounts) -> list[tuple[str, bytes]]:
         *blobs("aside", _sums((name, one) for name in sorted(state.aside) for one in state.aside[name])),
         *blobs("waits", _waits((name, state.waits[name]) for name in sorted(state.waits))),
         *([("asks", _asks(state.asks))] if state.asks else []),
+        *([("touched", _asks(list(state.touched)))] if state.touched else []),
         (END, b""),
     ]
 
@@ -129,6 +138,8 @@ def restore(state: Closing, accounts: PackedAccounts, records: Iterable[tuple[st
                     state.aside.setdefault(contract, []).append(one)
             case "waits":
                 _waits_back(state, raw)
+            case "touched":
+                state.touched = dict.fromkeys((contract, start) for contract, start in json.loads(raw[1:]))
             case "asks":
                 state.asks = [Ask(*row) for row in json.loads(raw[1:])]
             case _:
@@ -140,7 +151,7 @@ def _clear(state: Closing) -> None:
     state.accounts.clear()
     for found in (state.pending, state.aside, state.closed, state.waits):
         found.clear()
-    state.asks = []
+    state.asks, state.touched = [], {}
 
 
 def _accounts(state: Closing, accounts: PackedAccounts, contracts: Iterable[str]) -> pa.Table:
@@ -184,5 +195,5 @@ def _waits_back(state: Closing, raw: bytes) -> None:
             state.waits[contract] = Wait(reason, subject, message, since, (reference, version))
 
 
-def _asks(asks: Sequence[Ask]) -> bytes:
+def _asks(asks: Sequence[object]) -> bytes:
     return bytes([FORMAT]) + json.dumps(asks).encode()

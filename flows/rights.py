@@ -67,7 +67,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         topics.CONTRACTS: _READ,
         topics.REFERENCE: _READ,
         topics.COMMANDS: _READ,
-        topics.INVOICES: _WRITE,
+        topics.INVOICES: _READ | _WRITE,
         topics.EXCEPTIONS: _WRITE,
         invoicing.STATE: _READ | _WRITE | {AclOperation.DELETE},
         invoicing.TOKEN: _READ | _WRITE,

@@ -163,8 +163,8 @@ class _RatedFates(_PlainFates):
 
     def broken(self, token: Token) -> Iterator[str]:
         """The fate equation, and the totals."""
-        counts = {name: count for name, count in token.counts.items() if not name.startswith(invoicing.WAITS)}
-        yield from super().broken(replace(token, counts=counts))
+        counts = {name: count for name, count in token.counts.items() if count and not name.startswith(invoicing.WAITS)}
+        yield from super().broken(replace(token, counts=counts, totals={name: count for name, count in token.totals.items() if count}))
 
 
 def _proof(place: Place, found: Sequence[Token], flow: str, sums: _Sums) -> dict[str, Any]:

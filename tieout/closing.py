@@ -20,8 +20,10 @@ from tieout.contract_book import ContractBook, Interval
 from tieout.contract_terms import ContractTerms
 from tieout.held_usage import HeldUsage
 from tieout.increments import Divided, Increment
+from tieout.invoicing import notes
+from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
-from tieout.invoicing.credits import cuts
+from tieout.invoicing.credits import cuts, grants
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.tax import Taxes
@@ -53,6 +55,14 @@ class Ask(NamedTuple):
     after: str = ""
 
 
+class TakeBack(NamedTuple):
+    """What to take back of a document: these lines, or these amounts off lines in minor units, or (neither) all of it."""
+
+    invoice_id: str
+    lines: tuple[str, ...] = ()
+    amounts: tuple[tuple[str, int], ...] = ()
+
+
 class Closed(NamedTuple):
     """What looking at a contract's billing period came to: documents, or what it waits for now; ``ended`` is a wait that is over."""
 
@@ -63,8 +73,11 @@ class Closed(NamedTuple):
     billed: Billed
     wait: Wait | None = None
     ended: Wait | None = None
+    at_risk: int = 0
+    """Rated usage that waits with the period, or came too late to be billed, in 10^-12 of ``currency``."""
+    currency: str | None = None
     early: bool = False
-    """Whether a threshold made it before the period's end."""
+    """Whether it is no close: a threshold made it before the period's end, or a document is taken back."""
 
 
 @dataclass(slots=True)
@@ -82,6 +95,8 @@ class Closing:
     closed: dict[str, int] = field(default_factory=dict)
     """The end of the last closed billing period."""
     waits: dict[str, Wait] = field(default_factory=dict)
+    touched: dict[tuple[str, int], None] = field(default_factory=dict)
+    """Billing periods of contracts with thresholds that got increments since those were last looked at."""
     asks: list[Ask] = field(default_factory=list)
     open: int = 0
     """What is rated and not billed, in 10^-12 over all currencies."""
@@ -109,6 +124,8 @@ class Closing:
             known = mine.get(one.key)
             mine[one.key] = one if known is None else known.plus(one)
             self.open += one.amount
+            if self.terms.by_contract[contract].thresholds:
+                self.touched[contract, one.period_us] = None
             if contract not in self._next:
                 self.schedule(contract)
 
@@ -228,9 +245,10 @@ class Closing:
         if held is not None:
             wait = Wait(held[0], held[1], held[2], clock if before is None else before.since, (known, self._version(contract)))
             self.waits[contract] = wait
-            return Closed(contract, terms.customer_id, period, at, Billed(account), wait, before)
+            waiting = sum(one.amount for one in self.pending.get(contract, {}).values() if one.period_us <= period.start_us)
+            return Closed(contract, terms.customer_id, period, at, Billed(account), wait, before, waiting, timeline[-1].version.currency)
         self.schedule(contract)
-        return Closed(contract, terms.customer_id, period, at, done, None, before)
+        return Closed(contract, terms.customer_id, period, at, done, None, before, sum(one.amount for one in done.late), timeline[-1].version.currency)
 
     def account(self, contract: str) -> Account:
         """A contract's account; an empty one before its first close."""
@@ -271,10 +289,10 @@ class Closing:
 
     # before the end of a period
 
-    def early(self, increments: Iterable[Increment], clock: int, taxes: Taxes | None) -> list[Closed]:
-        """Bill usage that has reached a threshold, of the open periods that these increments are of."""
-        touched = {(contract, one.period_us): None for contract, _, one in increments if self.terms.by_contract[contract].thresholds}
+    def early(self, clock: int, taxes: Taxes | None) -> list[Closed]:
+        """Bill usage that has reached a threshold, of the open periods that got some."""
         found = []
+        touched, self.touched = self.touched, {}
         for contract, start in touched:
             if start >= self.closed.get(contract, 0) and contract not in self.waits:
                 found += self._early(contract, self._calendar(contract).containing(start), clock, taxes)
@@ -288,6 +306,23 @@ class Closing:
             return []
         self._settle(account, taken, done, {key: one for key, one in mine.items() if one.period_us != period.start_us})
         return [Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, done, early=True)]
+
+    # taking documents back
+
+    def take_back(self, invoice: Invoice, wanted: TakeBack, clock: int) -> Closed:
+        """Void a document or credit parts of it; ReleaseRefused where that cannot be."""
+        contract = invoice.contract_id
+        account, timeline = self.account(contract), self.book.intervals(contract)
+        version = times.at(timeline, invoice.period.end_us - 1) or timeline[-1].version
+        if wanted.lines:
+            done = notes.credit_lines(account, version, invoice, wanted.lines, grants(timeline), clock)
+        elif wanted.amounts:
+            done = notes.credit_amounts(account, version, invoice, dict(wanted.amounts), clock)
+        else:
+            done = notes.void(account, version, invoice, grants(timeline), clock)
+        billed = Billed(done.account, (done.document,))
+        self._settle(account, (), billed, self.pending.get(contract, {}))
+        return Closed(contract, invoice.customer_id, invoice.period, clock, billed, early=True)
 
     # asked for
 

@@ -1,11 +1,13 @@
 """The invoicing flow on folders, from usage to invoices: complete, equal to the offline answer, once."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from flows import bytewax_engine, cli, invoicing, local_engine, topics, usage
+from flows import bytewax_engine, cli, invoicing, invoicing_proof, local_engine, topics, usage
 from flows.file_place import FilePlace
+from flows.verification import verify_invoicing
 from tests.flow import folders, governed_folders
 from tests.flow import invoicing_folders as folder
 from tests.flow.governed_folders import exceptions, know, reference
@@ -63,6 +65,20 @@ def test_what_was_rated_is_billed_or_open_by_currency(priced, tmp_path):
     assert folder_money(billed[0]) + folder_money(billed[1]) == lines
     late = sum(row["amount"] for row in folders.rated(root) if row["billing_period"] == "2026-03")
     assert int((rated - late).scaleb(12)) == lines
+
+
+def test_the_proof_names_the_contract_whose_money_does_not_tie_out(priced, tmp_path):
+    root = copy(priced, tmp_path / "data")
+    token, _ = folder.bill(root)
+    place = FilePlace(root)
+    assert invoicing_proof.broken(place, token) == []
+    last = [one for one in folder.invoices(root, 1) if one.period.label == "2026-01"][-1]
+    fewer = replace(token, written=token.written | {topics.INVOICES: folder.invoices(root, 1).index(last)})
+    named = [found for found in invoicing_proof.broken(place, fewer) if found.startswith("contract")]
+    assert any(found.startswith(f"contract {last.contract_id}: ") for found in named)
+    for kind in ("taken", "billed", "open"):
+        told = invoicing_proof.broken(place, replace(token, amounts=token.amounts | {f"USD/{kind}": "1"}))
+        assert any(f"1.000000000000 USD is {kind}" in found for found in told)
 
 
 def folder_money(text):
@@ -138,7 +154,7 @@ def test_late_usage_of_a_contract_that_bills_none_is_an_exception_and_stays_open
     folder.append(root, [event("k1", "late", "2026-01-11T00:00:00Z", "7"), event("k1", "c", "2026-03-10T00:00:00Z")])
     folder.run(root)
     (told,) = exceptions(root, folder.PARTITIONS)
-    assert (told["kind"], str(told["amount_at_risk"]), told["object"]["id"]) == ("late_usage", "0.070000000000", "c-k1")
+    assert (told["kind"], str(told["amount_at_risk"]), told["currency"], told["object"]["id"]) == ("late_usage", "0.070000000000", "USD", "c-k1")
     folder.append(root, [event("k1", "d", "2026-04-10T00:00:00Z")])
     tokens = folder.run(root)
     assert len(exceptions(root, folder.PARTITIONS)) == 1  # told once
@@ -191,7 +207,7 @@ def test_missing_tax_data_holds_the_invoice_with_an_exception_and_its_record_mak
     assert sum(token.counts.get("waits_tax_rate", 0) for token in tokens) == 1
     folder.bill(root)
     (told,) = exceptions(root, folder.PARTITIONS)
-    assert (told["kind"], told["state"], told["object"]["id"]) == ("invoice_held", "open", "c-k1")
+    assert (told["kind"], told["state"], told["object"]["id"], str(told["amount_at_risk"])) == ("invoice_held", "open", "c-k1", "0.100000000000")
     know(root, RATE)
     folder.bill(root)
     (january,) = folder.invoices(root)
@@ -242,6 +258,34 @@ def test_a_request_bills_a_closed_period_again_for_what_came_late(tmp_path, caps
     assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "unsigned", "--author", "una"]) == 0
     folder.bill(root, partitions=[0])
     assert len(folder.invoices(root, 1)) == 6
+
+
+def test_a_voided_invoice_is_billed_again_once_and_the_money_ties_out(tmp_path, capsys):
+    root = tmp_path / "data"
+    folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z", "700"), event("k1", "b", "2026-02-05T00:00:00Z")], [contract("k1")])
+    folder.run(root)
+    (january,) = folder.invoices(root)
+    where = ["--dir", str(root), "--reason", "wrong address"]
+    assert cli.main(["void", january.invoice_id, *where]) == 0
+    assert cli.main(["void", january.invoice_id, *where, "--author", "again"]) == 0
+    tokens = folder.bill(root)
+    _, back = folder.invoices(root)
+    assert (back.kind, back.voids, back.total, sum(line.usage_exact for line in back.lines)) == ("credit_note", january.invoice_id, -2700, -7 * 10**12)
+    assert sum(folder_money(token.amounts["USD/billed"]) for token in tokens if token.amounts) == 0
+    (told,) = exceptions(root, folder.PARTITIONS)  # the second request
+    assert (told["kind"], told["object"]) == ("command_refused", {"type": "invoice", "id": january.invoice_id})
+    assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "new address"]) == 0
+    folder.bill(root)
+    *_, again = folder.invoices(root)
+    assert (again.period.label, again.total, [line.kind for line in again.lines]) == ("2026-01", 2700, ["usage", "fee"])
+    usage_line = next(line for line in again.lines if line.kind == "usage")
+    assert cli.main(["credit", again.invoice_id, "--amount", f"{usage_line.line_id}=1.50", *where]) == 0
+    assert cli.main(["credit", again.invoice_id, *where]) == 2
+    assert cli.main(["credit", "nothing", "--line", "x", *where]) == 1
+    folder.bill(root)
+    *_, note = folder.invoices(root)
+    assert (note.credits_invoice, note.total) == (again.invoice_id, -150)
+    assert all(verify_invoicing(FilePlace(root), partition)["breaks"] == [] for partition in range(2))
 
 
 def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):

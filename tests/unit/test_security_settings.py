@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import kafka_topics, rights, route_topics, settings
+from flows import invoicing_topics, kafka_topics, rights, route_topics, settings
 from flows.cells import CellError
 from flows.settings import client_settings
 from sinks.kafka import _WRITE
@@ -60,10 +60,11 @@ def spoken(needed):
 
 def test_rights_are_checked_for_every_topic_whose_settings_are():
     of_usage = {spec.name for spec in (*kafka_topics.specs(Limits()), *kafka_topics.WHOLE)}
-    trimmed = {spec.name for spec in (*kafka_topics.specs(Limits()), *route_topics.specs(Limits())) if spec.trimmed}
+    trimmed = {spec.name for spec in (*kafka_topics.specs(Limits()), *route_topics.specs(Limits()), *invoicing_topics.specs(Limits())) if spec.trimmed}
     assert {topic for needed in rights.NEEDED.values() for topic, operations in needed.items() if AclOperation.DELETE in operations} == trimmed
     of_route = {spec.name for spec in (*route_topics.specs(Limits()), *route_topics.REFERENCE)}
     assert of_usage <= set(rights.NEEDED["usage"])
+    assert {spec.name for spec in (*invoicing_topics.specs(Limits()), *kafka_topics.WHOLE, *route_topics.REFERENCE)} <= set(rights.NEEDED["invoicing"])
     assert of_route <= set(rights.NEEDED["route"])
 
 
