@@ -22,6 +22,15 @@ from tieout.reference import ReferenceBook
 _USER: Final = "user"
 
 
+def why_not(book: ReferenceBook, command: Command, recorded_at: int) -> str | None:
+    """Why a command does not count by some reference data, and what to do; None where it counts."""
+    since = book.known_since(_USER)
+    if since is None or recorded_at < since:
+        return None
+    problem = governance.fault(command, book, signing.verify, recorded_at)
+    return None if problem is None else problem.message
+
+
 @dataclass(slots=True)
 class Authority:
     """What a place's reference data says of who may sign; nothing is read before somebody asks."""
@@ -45,11 +54,7 @@ class Authority:
 
     def why_not(self, command: Command, recorded_at: int) -> str | None:
         """Why a command does not count by what was read so far, and what to do; None where it counts."""
-        since = self._book.known_since(_USER)
-        if since is None or recorded_at < since:
-            return None
-        problem = governance.fault(command, self._book, signing.verify, recorded_at)
-        return None if problem is None else problem.message
+        return why_not(self._book, command, recorded_at)
 
     def close(self) -> None:
         """Let a broker's clients go."""

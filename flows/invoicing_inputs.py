@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-from flows import codecs, command_records, reference_records, signing, topics, usage
+from flows import authority, codecs, command_records, reference_records, topics, usage
 from flows import token as tokens
 from flows.contract_records import KeptRecords
 from flows.pipeline import Log, Place, Reader
@@ -22,7 +22,6 @@ from flows.side_input import SideInput
 from flows.token import Token
 from sources.errors import SourceError
 from sources.lot import Lot
-from tieout import governance
 from tieout.contract_batch import ContractBatch
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage, HoldChange
@@ -210,8 +209,7 @@ class SideInputs:
             stamps = lot.records["timestamp"].to_numpy()[decoded.rows].tolist()
             for stamp, command in zip(stamps, command_records.commands(decoded.batch), strict=True):
                 if (command.kind, command.subject_type) in ((CLOSE, PERIOD), (CORRECT, INVOICE)):
-                    fault = governance.fault(command, self.facts, signing.verify, stamp) if self.facts.has("user") else None
-                    found.append(Request(command, None if fault is None else fault.message))
+                    found.append(Request(command, authority.why_not(self.facts, command, stamp)))
             if lot.end <= at:
                 msg = f"{topics.COMMANDS}: records {at} to {end - 1} are missing; restore the topic from a backup"
                 raise SourceError(msg)
