@@ -75,13 +75,19 @@ def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
 def _touched(account: Account, timeline: Sequence[Interval], period: Period, taken: Sequence[UsageSum]) -> list[Period]:
     """The billing periods to compute again, in order: this one, those whose facts have moved, and what follows from them."""
     starts = {period.start_us, *(one.period_us for one in taken)} | {one.key.period_us for one in account.billed if one.released}
-    new = [i.start_us for i in timeline if i.version.version > account.version]
+    new = [i.start_us for i in timeline if i.version.version > account.version] + _new_grants(account, timeline)
     if new and account.version:
         starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     calendar = timeline[0].version.billing.calendar
     return [calendar.containing(start) for start in sorted(starts)]
+
+
+def _new_grants(account: Account, timeline: Sequence[Interval]) -> list[int]:
+    """Where grants begin that versions have brought since the last bill: what they may pay is looked at again."""
+    known = {grant.grant_id for i in timeline if i.version.version <= account.version for grant in i.version.credits}
+    return [grant.begins_us for grant in grants(timeline) if grant.grant_id not in known]
 
 
 def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[Period], known: Sequence[UsageSum], taxes: Taxes | None) -> list[Computed]:
