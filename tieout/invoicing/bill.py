@@ -22,6 +22,7 @@ from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
 from tieout.invoicing.documents import credit_uses, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
+from tieout.invoicing.purchases import bought_at, purchase_lines
 from tieout.invoicing.records import Account, Billed, Burn, Line, LineKey, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
 from tieout.invoicing.usage_lines import Parts, by_line, usage_lines
@@ -75,19 +76,21 @@ def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
 def _touched(account: Account, timeline: Sequence[Interval], period: Period, taken: Sequence[UsageSum]) -> list[Period]:
     """The billing periods to compute again, in order: this one, those whose facts have moved, and what follows from them."""
     starts = {period.start_us, *(one.period_us for one in taken)} | {one.key.period_us for one in account.billed if one.released}
-    new = [i.start_us for i in timeline if i.version.version > account.version] + _new_grants(account, timeline)
+    granted = _new_grants(account, timeline)
+    new = [i.start_us for i in timeline if i.version.version > account.version] + [grant.begins_us for grant in granted]
     if new and account.version:
         starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
+        starts |= {at for at in (bought_at(grant, timeline) for grant in granted if grant.purchased) if at < period.start_us}
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     calendar = timeline[0].version.billing.calendar
-    return [calendar.containing(start) for start in sorted(starts)]
+    return sorted({calendar.containing(start) for start in starts})
 
 
-def _new_grants(account: Account, timeline: Sequence[Interval]) -> list[int]:
-    """Where grants begin that versions have brought since the last bill: what they may pay is looked at again."""
+def _new_grants(account: Account, timeline: Sequence[Interval]) -> list[Grant]:
+    """The grants that versions have brought since the last bill: their purchase, and what they may pay, is looked at again."""
     known = {grant.grant_id for i in timeline if i.version.version <= account.version for grant in i.version.credits}
-    return [grant.begins_us for grant in grants(timeline) if grant.grant_id not in known]
+    return [grant for grant in grants(timeline) if grant.grant_id not in known]
 
 
 def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[Period], known: Sequence[UsageSum], taxes: Taxes | None) -> list[Computed]:
@@ -101,6 +104,7 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
         spend[period] = [Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount) for one in lines]
         lines += commitment_lines(timeline, period, spend)
         lines += coupon_lines(timeline, period, lines)
+        lines += purchase_lines(timeline, period)
         sums = {key: [one for one, _, _ in parts] for key, parts in behind.items()}
         current.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
     return current

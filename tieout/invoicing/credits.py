@@ -8,11 +8,11 @@ given back from the last burn backwards. Amounts are minor units. Source: docs/s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 from tieout import money
 from tieout.contract_book import Interval
+from tieout.contracts import ContractVersion
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Broken, Burn, Line, LineKey, UsageSum
 from tieout.period import Period, micros
@@ -32,6 +32,8 @@ class Grant(NamedTuple):
     amount: int
     currency: str
     legal_entity_id: str
+    version: int
+    """The version that says what it is."""
 
     def valid(self, instant: int) -> bool:
         """Whether usage of an instant may be paid."""
@@ -41,21 +43,21 @@ class Grant(NamedTuple):
 def grants(timeline: Sequence[Interval]) -> list[Grant]:
     """All grants of a contract in their order of use; the highest version that has a grant says what it is.
 
-    One without a beginning of its own begins with the version that brings it.
+    One without a beginning of its own begins with the version that brings it, whose currency and legal entity are its own.
     """
     found: dict[str, Grant] = {}
-    created: dict[str, tuple[int, int]] = {}
+    brought: dict[str, tuple[int, ContractVersion]] = {}
     starts: dict[int, int] = {}
     for interval in timeline:
         starts.setdefault(interval.version.version, interval.start_us)
     for version in sorted({i.version.version: i.version for i in timeline}.values(), key=lambda v: v.version):
         for one in version.credits:
-            place, since = created.setdefault(one.grant_id, (len(created), starts[version.version]))
-            begins = since if one.effective_from is None else micros(one.effective_from)
+            place, by = brought.setdefault(one.grant_id, (len(brought), version))
+            begins = starts[by.version] if one.effective_from is None else micros(one.effective_from)
             expires = FOREVER if one.expires_at is None else micros(one.expires_at)
             found[one.grant_id] = Grant(
-                one.priority, expires, one.kind == "purchased", place, one.grant_id, begins, minor(Fraction(one.amount), version.currency),
-                version.currency, version.legal_entity_id,
+                one.priority, expires, one.kind == "purchased", place, one.grant_id, begins, minor(one.amount, by.currency),
+                by.currency, by.legal_entity_id, version.version,
             )  # fmt: skip
     return sorted(found.values())
 
