@@ -7,9 +7,13 @@ import pytest
 
 from tests.unit.test_invoicing import USAGE, Book, Taxes, fee, ledger
 from tests.unit.test_quote import ask
+from tieout import payment_terms, usage_document
+from tieout.contracts import parse_contract
 from tieout.invoicing.credits import grants
 from tieout.invoicing.notes import void
 from tieout.period import micros
+from tieout.quote import Case, quote
+from tieout.reference import ReferenceBook, ReferenceRecord
 
 
 @pytest.mark.parametrize(("timing", "amount"), [("advance", 10000), ("arrears", 30000)])
@@ -126,3 +130,37 @@ def test_a_suspension_known_late_gives_back_its_days_of_an_annual_fee():
     book.learn(first, first | {"version": 2, "status": "suspended", "effective_from": "2026-03-01T00:00:00Z", "effective_to": "2026-03-11T00:00:00Z"})
     note = book.close("2026-03-01").invoices[0]
     assert (ledger(note), note.total) == ([("delta", "f", -30600), ("fee", "f", 29600)], -1000)  # from March 1 back, from March 11 anew
+
+
+@pytest.mark.parametrize(
+    ("billing", "path"),
+    [({"period": "quarter"}, "billing.period"), ({"anchor_day": 15}, "billing.anchor_day"), ({"time_zone": "Asia/Tokyo"}, "billing.time_zone")],
+)
+def test_a_version_with_another_billing_calendar_is_refused_by_name(billing, path):
+    base = {"contract_id": "c", "customer_id": "k", "charges": [USAGE]}
+    contracts = [base | {"version": 1, "effective_from": "2026-01-01T00:00:00Z"}, base | {"version": 2, "effective_from": "2026-02-01T00:00:00Z", "billing": billing}]
+    error = refused(contracts)
+    assert (error.path, error.code) == (path, "calendar_changed")
+    assert "open a new contract" in error.message
+
+
+def test_a_grant_that_ends_before_it_begins_is_refused():
+    credit = {"grant_id": "g", "amount": "5", "effective_from": "2026-02-01T00:00:00Z", "expires_at": "2026-02-01T00:00:00Z"}
+    error = refused([{"contract_id": "c", "customer_id": "k", "effective_from": "2026-01-01T00:00:00Z", "charges": [USAGE], "credits": [credit]}])
+    assert (error.path, error.code) == ("credits.0.expires_at", "value_error")
+
+
+def refused(contracts):
+    answer = next(quote([Case([parse_contract(one) for one in contracts], 0, 0)], usage_document.columns([])))
+    return answer.problems[0]
+
+
+@pytest.mark.parametrize(("contract", "customer", "due"), [(10, 45, "2026-02-11"), (None, 45, "2026-03-18"), (None, None, "2026-03-03"), (0, 45, "2026-02-01")])
+def test_an_invoice_is_due_by_the_contracts_terms_else_the_customers_else_in_30_days(contract, customer, due):
+    book = Book({"charges": [USAGE], "billing": {"payment_terms_days": contract}})
+    facts = ReferenceBook()
+    value = {"payment_terms_days": customer}
+    facts.learn([ReferenceRecord("customer", "k", 0, None, 0, "", None, value, (0, 0))])
+    book.timeline = tuple(one._replace(version=payment_terms.resolve(one.version, facts)) for one in book.timeline)
+    (invoice,) = book.close("2026-01-01").invoices
+    assert (invoice.issued_on, invoice.due_on) == ("2026-02-01", due)
