@@ -164,3 +164,18 @@ def test_an_invoice_is_due_by_the_contracts_terms_else_the_customers_else_in_30_
     book.timeline = tuple(one._replace(version=payment_terms.resolve(one.version, facts)) for one in book.timeline)
     (invoice,) = book.close("2026-01-01").invoices
     assert (invoice.issued_on, invoice.due_on) == ("2026-02-01", due)
+
+
+def test_late_usage_under_exception_is_billed_once_finance_has_accepted_it():
+    book = Book({"charges": [USAGE], "billing": {"late_usage": "exception"}})
+    first = book.close("2026-01-01", book.used("2026-01-01", "30")).invoices[0]
+    book.close("2026-02-01", book.used("2026-02-01", "7"))
+    january, february = book.used("2026-01-01", "5"), book.used("2026-02-01", "2")
+    waits = book.close("2026-03-01", january, february)
+    assert (waits.late, ledger(*waits.invoices)) == ((january, february), [("usage", "u", 0)])
+    done = book.close("2026-04-01", *waits.late, accepted={january.period_us})
+    assert (done.late, ledger(*done.invoices)) == ((february,), [("delta", "u", 500), ("usage", "u", 0)])
+    assert done.invoices[0].lines[0].delta_of == first.lines[0].line_id
+    later = book.close("2026-05-01", book.used("2026-01-01", "1"), *done.late)
+    assert [one.amount for one in later.late] == [10**12, 2 * 10**12]  # one decision, one billing
+    assert book.account.open_amount == 0

@@ -9,7 +9,7 @@ came late, and documents taken back have changed in earlier ones. The order of a
 ``tieout.rating.adjustments.ORDER``. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tieout.contract_book import Interval
@@ -37,15 +37,17 @@ class Computed(NamedTuple):
     sums: Mapping[LineKey, Sequence[UsageSum]]
 
 
-def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int) -> Billed:
+def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int, accepted: Collection[int] = ()) -> Billed:
     """Close one billing period of one contract.
 
     ``timeline`` are the contract's governing intervals as they are known now (``ContractBook.intervals``). ``usage`` are
     the increments since the last bill, of this period and of earlier ones (late usage, corrections, re-pricing); later
     ones wait with the caller. ``taxes`` None makes no tax. ``as_of`` is the instant of the close: the clock that it waited
-    for, never a wall clock. A period in which no version governs makes lines only for earlier ones.
+    for, never a wall clock. A period in which no version governs makes lines only for earlier ones. ``accepted`` are the
+    starts of closed billing periods whose late usage finance has decided to bill although the contract sends it to an
+    exception; the caller gives that usage again. What comes for them later waits for a decision of its own.
     """
-    taken, late = _by_policy(account, timeline, period, usage)
+    taken, late = _by_policy(account, timeline, period, usage, accepted)
     known = merged((*account.usage, *taken))
     try:
         current = _computed(account, timeline, _touched(account, timeline, period, taken), known, taxes)
@@ -54,12 +56,12 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     return settled(account, timeline, period, current, known, taxes, as_of)._replace(late=late)
 
 
-def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
+def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Collection[int]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
     """What is taken, and what the contract sends to an exception because its billing period is closed."""
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
     for one in usage:
-        closed = one.period_us < min(account.closed_us, period.start_us)
+        closed = one.period_us < min(account.closed_us, period.start_us) and one.period_us not in accepted
         version = times.at(timeline, one.period_us) or timeline[0].version
         (late if closed and version.billing.late_usage == "exception" else taken).append(one)
     return taken, tuple(late)
