@@ -57,13 +57,14 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Collection[int]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
-    """What is taken, and what the contract sends to an exception because its billing period is closed."""
+    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back."""
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
     for one in usage:
         closed = one.period_us < min(account.closed_us, period.start_us) and one.period_us not in accepted
         version = times.at(timeline, one.period_us) or timeline[0].version
-        (late if closed and version.billing.late_usage == "exception" else taken).append(one)
+        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception")
+        (late if refused else taken).append(one)
     return taken, tuple(late)
 
 
@@ -86,7 +87,8 @@ def _touched(account: Account, timeline: Sequence[Interval], period: Period, tak
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     calendar = timeline[0].version.billing.calendar
-    return sorted({calendar.containing(start) for start in starts})
+    standing = {one.key.period_us for one in account.billed}
+    return sorted({calendar.containing(start) for start in starts if start >= account.kept_since_us or start in standing})
 
 
 def _new_grants(account: Account, timeline: Sequence[Interval]) -> list[Grant]:

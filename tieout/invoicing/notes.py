@@ -104,6 +104,10 @@ def _take_back(account: Account, version: ContractVersion, invoice: Invoice, par
     lines = [_negative(account.contract_id, part, number) for part in parts]
     lines += [_tax_line(account.contract_id, tax, number) for tax in taxes if tax.amount]
     billed = {one.key: one for one in account.billed}
+    gone = next((part.line for part in parts if part.whole and part.line.key not in billed), None)
+    if gone is not None:
+        msg = f"line {gone.line_id} of invoice {invoice.invoice_id} lies too far back to be billed again; credit an amount of it instead"
+        raise ReleaseRefused(msg)
     for part in (*(part for part in parts if part.whole), *(tax.posted for tax in taxes)):
         if part.line.key in billed:
             billed[part.line.key] = _without(billed[part.line.key], part)
