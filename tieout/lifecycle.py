@@ -18,9 +18,9 @@ from typing import Final, Literal, NamedTuple
 
 from tieout import contract_references, governance, lifecycle_rules, payment_terms, proposal, rate_cards
 from tieout.contract_book import ContractBook
+from tieout.contract_calendar import calendar_problems
 from tieout.contracts import ContractVersion, Problem
 from tieout.governance import Command, Verify
-from tieout.invoicing.supported import calendar_problems
 from tieout.period import EPOCH
 from tieout.proposal import Proposal, ProposalRefused, VersionKey
 from tieout.reference import ReferenceBook

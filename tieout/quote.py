@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from tieout import dedup
 from tieout.contract_book import ContractBook, Interval
+from tieout.contract_calendar import calendar_problems
 from tieout.contracts import ContractRefused, ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
 from tieout.invoicing.records import Account, CreditUse, Line, UsageSum
-from tieout.invoicing.supported import calendar_problems, problems
+from tieout.invoicing.supported import problems
 from tieout.invoicing.wire import amount_text, credit_documents, exact_text, line_document
 from tieout.offline import HOUR, bills, usage_sums
 from tieout.period import Period

@@ -1,14 +1,11 @@
 """What a contract may ask of invoicing, and what is refused by name because it cannot be billed.
 
-In: a contract version, or all of a contract. Out: problems with their paths. Source: docs/semantics.md section 5.
+In: a contract version. Out: problems with their paths. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Sequence
-from dataclasses import fields
 from typing import Final
 
 from tieout.contracts import Commitment, ContractVersion, Credit, Problem
-from tieout.period import Calendar
 
 _NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
 _LENGTH: Final = {"week": 0, "month": 1, "quarter": 2, "year": 3, "term": 4}
@@ -30,19 +27,6 @@ def problems(version: ContractVersion) -> list[Problem]:
 
 def _is_empty(credit: Credit) -> bool:
     return credit.effective_from is not None and credit.expires_at is not None and credit.expires_at <= credit.effective_from
-
-
-def calendar_problems(versions: Sequence[ContractVersion]) -> list[Problem]:
-    """Where a contract's versions, by number, have another billing calendar than its first: one contract has one calendar."""
-    found = []
-    first = versions[0].billing.calendar if versions else Calendar()
-    for version in versions:
-        changed = [one.name for one in fields(Calendar) if getattr(version.billing.calendar, one.name) != getattr(first, one.name)]
-        for name in changed[:1]:
-            was, now = getattr(first, name), getattr(version.billing.calendar, name)
-            message = f"version {version.version} of contract {version.contract_id} would change it from {was!r} to {now!r}, but a contract keeps its billing periods; end this one and open a new contract with the new calendar"
-            found.append(Problem(f"billing.{name}", "calendar_changed", message))
-    return found
 
 
 def _commitment(version: ContractVersion, one: Commitment) -> list[tuple[str, str]]:
