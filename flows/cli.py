@@ -169,8 +169,9 @@ def _invoice(commands: Commands) -> None:
     invoice.add_argument("--contract", metavar="FILE", help="a contract version, or a list of them, as JSON")
     invoice.add_argument("--usage", metavar="FILE", help="usage events as JSON lines")
     invoice.add_argument("--period", metavar="PERIOD", help="the billing period that closes: 2026-10, or its first day")
-    invoice.add_argument("--reference", metavar="FILE", help="customers, products and tax rates as JSON lines; without it no tax is made")
+    invoice.add_argument("--reference", metavar="FILE", help="customers, products and tax rates as JSON lines: taxes and payment terms; without it no tax is made")
     invoice.add_argument("--batch", metavar="FILE", help="cases as JSON lines, answers as JSON lines; - for standard input")
+    invoice.add_argument("--statement", action="store_true", help="also the statement of each customer over its contracts and legal entities, by currency")
     invoice.add_argument("--html", metavar="FILE", help="also write the documents as a page to print")
 
 

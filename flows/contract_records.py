@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from flows import codecs
 from schemas import catalog
-from tieout import contract_documents, ids
+from tieout import contract_documents, ids, payment_terms
 from tieout.contract_batch import ContractBatch
 from tieout.contracts import ContractVersion, GraduatedPercentage, parse_contract
 
@@ -108,6 +108,8 @@ def _columns(values: pa.Array) -> pa.RecordBatch:
 
 def _row(value: Any) -> Any:
     """A part of a document as plain values; a price's figures keep their names, but tiers of rates have their own."""
+    if isinstance(value, ContractVersion):
+        value = payment_terms.settled(value)
     if is_dataclass(value):
         row = {field.name: _row(getattr(value, field.name)) for field in fields(value)}
         if isinstance(value, GraduatedPercentage):

@@ -1,6 +1,6 @@
 """Invoices as one HTML page to read or to print: a sheet a document, no scripts, nothing loaded from elsewhere.
 
-In: invoice documents of docs/interfaces.md. Out: the page. Every text that comes from outside is escaped.
+In: invoice documents of docs/interfaces.md, and statements over them. Out: the page. Every text that comes from outside is escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,23 +42,24 @@ _NAMES: Final = {
     "usage": "Usage", "fee": "Fee", "minimum": "Minimum", "commitment": "Commitment", "overage": "Overage", "coupon": "Coupon", "credit": "Prepaid credit",
     "delta": "Correction", "tax": "Tax",
 }
+_TITLES: Final = {"invoice": "Invoice", "credit_note": "Credit note"}
 _NOTES: Final = {
     "exempt": "The customer is exempt from tax.",
     "reverse_charge": "Reverse charge: the recipient accounts for the tax.",
 }
 
 
-def page(invoices: Sequence[Mapping[str, Any]]) -> str:
-    """The documents as a page."""
-    sheets = "\n".join(_sheet(one) for one in invoices) or '<main class="sheet"><p>Nothing is billed for this period.</p></main>'
+def page(invoices: Sequence[Mapping[str, Any]], statements: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The documents as a page, behind the statements over them."""
+    sheets = "\n".join([*(_statement(one) for one in statements), *(_sheet(one) for one in invoices)]) or '<main class="sheet"><p>Nothing is billed for this period.</p></main>'
     return f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Invoices</title><style>{_STYLE}</style></head>\n<body>\n{sheets}\n</body>\n</html>\n'
 
 
 def _sheet(one: Mapping[str, Any]) -> str:
-    title = "Credit note" if one["kind"] == "credit_note" else "Invoice"
+    title = _TITLES[one["kind"]]
     facts = (
         ("Customer", one["customer_id"]), ("Contract", one["contract_id"]), ("Billing period", one["period"]["label"]), ("Currency", one["currency"]),
-        ("Number", one["number"] or "not numbered yet"), ("Issued", one["issued_on"]), ("Due", one["due_on"]), ("Status", one["status"]),
+        ("Number", one["number"] or "not numbered yet"), ("Issued", one["issued_on"]), _due(one), ("Status", one["status"]),
     )
     cells = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
     rows = "".join(_row(line, one["time_zone"]) for line in one["lines"] if line["kind"] != "tax")
@@ -68,6 +69,31 @@ def _sheet(one: Mapping[str, Any]) -> str:
         '<table><thead><tr><th>Description</th><th>Service period</th><th class="n">Quantity</th><th class="n">Amount</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>\n{_sums(one)}{_notes(one)}"
         f"<footer>Document {escape(one['invoice_id'])}. Amounts are rounded half up, once for each line.</footer>\n</main>"
+    )
+
+
+def _due(one: Mapping[str, Any]) -> tuple[str, str]:
+    """When an invoice is due; a credit note is due to nobody, it says what it takes back."""
+    taken = one["voids"] or one["credits_invoice"]
+    return ("Due", one["due_on"]) if one["kind"] != "credit_note" else ("Credits", taken or "earlier documents")
+
+
+def _statement(one: Mapping[str, Any]) -> str:
+    """A customer's statement: all documents, and the sums by legal entity."""
+    facts = (("Customer", one["customer_id"]), ("Currency", one["currency"]), ("Documents", len(one["documents"])), ("Legal entities", len(one["by_entity"])))
+    cells = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
+    rows = "".join(
+        f'<tr><td>{_TITLES[entry["kind"]]}<small>{escape(entry["invoice_id"])}</small></td><td>{escape(entry["issued_on"])}</td>'
+        f'<td>{escape(entry["legal_entity_id"])}<small>{escape(entry["contract_id"])}</small></td>'
+        f'<td class="n">{entry["total"]}</td><td class="n">{entry["amount_due"]}</td></tr>'
+        for entry in one["documents"]
+    )
+    sums = "".join(_sum(f"Amount due to {entity['legal_entity_id']}", entity["amount_due"]) for entity in one["by_entity"])
+    return (
+        f'<main class="sheet">\n<header><h1>Statement</h1></header>\n<dl class="facts">{cells}</dl>\n'
+        '<table><thead><tr><th>Document</th><th>Issued</th><th>Legal entity, contract</th><th class="n">Total</th><th class="n">Amount due</th></tr></thead>'
+        f'<tbody>{rows}</tbody></table>\n<table class="sums"><tbody>{_sum("Total", one["total"])}{sums}{_sum("Amount due in " + one["currency"], one["amount_due"], "due")}</tbody></table>\n'
+        "<footer>A statement is told beside the documents; each of them is paid by itself.</footer>\n</main>"
     )
 
 
@@ -98,7 +124,8 @@ def _sums(one: Mapping[str, Any]) -> str:
     taxes = "".join(_sum(f"Tax {line['tax_code']}", line["amount"]) for line in one["lines"] if line["kind"] == "tax")
     paid = "".join(_sum(f"Paid by credit {use['grant_id']}, {use['balance']} left", f"-{use['applied']}".replace("--", "")) for use in one["credits"])
     total = _sum("Total", one["total"], "whole")
-    due = _sum(f"Amount due in {one['currency']}", one["amount_due"], "due")
+    owed = one["amount_due"].startswith("-")
+    due = _sum(f"Amount in your favour in {one['currency']}" if owed else f"Amount due in {one['currency']}", one["amount_due"].removeprefix("-"), "due")
     return f'<table class="sums"><tbody>{_sum("Subtotal", one["subtotal"])}{taxes}{total}{paid}{due}</tbody></table>\n'
 
 

@@ -79,11 +79,11 @@ class InvoicingFold:
     billed: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, place: Place, log: Log, reference_partitions: int, hold_limit: int) -> "InvoicingFold":
+    def of(cls, place: Place, log: Log, reference_partitions: int, limits: Limits) -> "InvoicingFold":
         """A fold of nothing yet."""
-        held, accounts = HeldUsage(hold_limit), PackedAccounts()
+        held, accounts = HeldUsage(limits.hold_limit), PackedAccounts()
         upstream = Upstream(log.reader(usage.TOKEN), log.reader(topics.HOLDS), held)
-        return cls(SideInputs.of(place, log, reference_partitions), upstream, Closing(held, accounts), accounts)
+        return cls(SideInputs.of(place, log, reference_partitions), upstream, Closing(held, accounts, reprice_limit=limits.reprice_limit), accounts)
 
     def restore(self, token: Token, records: Iterator[tuple[str, bytes]]) -> None:
         """Go back to what an interval left; what is not in the state is read again up to the token's positions."""
@@ -153,7 +153,7 @@ class InvoicingCell:
         """Fence, then restore."""
         log = place.fence(FLOW, partition)
         try:
-            fold = InvoicingFold.of(place, log, reference_partitions, (limits or Limits()).hold_limit)
+            fold = InvoicingFold.of(place, log, reference_partitions, limits or Limits())
             cell = cls(partition, log, fold, Token(FLOW, partition, 0), closes)
             cell._restore()
         except BaseException:

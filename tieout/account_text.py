@@ -17,11 +17,11 @@ def text_of(account: Account) -> bytes:
 
 def account_of(text: bytes) -> Account:
     """And back."""
-    name, closed, version, issued, usage, billed, burns, broken, thresholds, released = json.loads(text)
+    name, closed, version, issued, usage, billed, burns, broken, thresholds, released, kept = json.loads(text)
     return Account(
         name, closed, version, issued, tuple(_sum(one) for one in usage), tuple(_posted(one) for one in billed),
         tuple(Burn(grant, _key(key), since, amount) for grant, key, since, amount in burns), tuple(Broken(*one) for one in broken),
-        tuple((start, amount) for start, amount in thresholds), tuple(Released(*one) for one in released),
+        tuple((start, amount) for start, amount in thresholds), tuple(Released(*one) for one in released), kept,
     )  # fmt: skip
 
 

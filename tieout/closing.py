@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from tieout.contract_batch import ContractBatch
 from tieout.contract_book import ContractBook, Interval
+from tieout.contract_calendar import calendar_problems
 from tieout.contract_terms import ContractTerms
 from tieout.held_usage import HeldUsage
 from tieout.increments import Divided, Increment
@@ -24,6 +25,7 @@ from tieout.invoicing import notes
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import cuts, grants
+from tieout.invoicing.pruning import pruned
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.tax import Taxes
@@ -100,6 +102,8 @@ class Closing:
     asks: list[Ask] = field(default_factory=list)
     open: int = 0
     """What is rated and not billed, in 10^-12 over all currencies."""
+    reprice_limit: int = 2**62
+    """For how long a closed billing period may still change, in microseconds: then it leaves its account."""
     _due: list[tuple[int, str, int]] = field(default_factory=list)
     _ready: list[tuple[int, str]] = field(default_factory=list)
     _listed: set[str] = field(default_factory=set)
@@ -261,6 +265,7 @@ class Closing:
         done = bill(account, timeline, period, taken, taxes=taxes, as_of=at)
         if done.held is not None:
             return done
+        done = done._replace(account=pruned(done.account, timeline, period.end_us - self.reprice_limit))
         self._settle(account, taken, done, {key: one for key, one in mine.items() if one.period_us > period.start_us})
         return done
 
@@ -389,4 +394,6 @@ def _unsupported(timeline: Sequence[Interval]) -> str | None:
         found = problems(interval.version)
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
-    return None
+    versions = {interval.version.version: interval.version for interval in timeline}
+    changed = calendar_problems([versions[number] for number in sorted(versions)])
+    return f"{changed[0].path}: {changed[0].message}" if changed else None

@@ -427,7 +427,8 @@ class Billing:
     anchor_weekday: Annotated[int, Field(ge=1, le=7, strict=True)] = 1
     time_zone: Zone = "UTC"
     grace_hours: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 24
-    payment_terms_days: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 30
+    payment_terms_days: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = None
+    """None: the customer's, see ``tieout.payment_terms``."""
     late_usage: Literal["next_invoice", "exception"] = "next_invoice"
     inactive_usage: Literal["exception", "price", "waive"] = "exception"
     thresholds: tuple[Amount, ...] = ()

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal, NamedTuple
 
-from tieout import contract_references, governance, lifecycle_rules, proposal, rate_cards
+from tieout import contract_references, governance, lifecycle_rules, payment_terms, proposal, rate_cards
 from tieout.contract_book import ContractBook
+from tieout.contract_calendar import calendar_problems
 from tieout.contracts import ContractVersion, Problem
 from tieout.governance import Command, Verify
 from tieout.period import EPOCH
@@ -149,6 +150,8 @@ class Lifecycle:
         owner = contract.published[0].version.customer_id if contract is not None and contract.published else given.version.customer_id
         if given.version.customer_id != owner:
             problems.append(Problem("customer_id", "customer_changed", f"contract {given.key.contract_id} belongs to customer {owner}; open a new contract for {given.version.customer_id}"))
+        before = [] if contract is None else [one.version for one in contract.published]
+        problems += calendar_problems([*before[:1], given.version])
         version, unknown = referred(given.version, reference)
         problems += unknown
         return (version if problems else replace(version, status=status)), problems
@@ -159,9 +162,9 @@ class Lifecycle:
 
 
 def referred(version: ContractVersion, reference: ReferenceBook) -> tuple[ContractVersion, list[Problem]]:
-    """A version with the charges of its rate card, and what of all that it refers to is unknown."""
+    """A version with the charges of its rate card and its payment terms, and what of all that it refers to is unknown."""
     whole, problems = rate_cards.resolve(version, reference)
-    return whole, problems or contract_references.problems(whole, reference)
+    return payment_terms.resolve(whole, reference), problems or contract_references.problems(whole, reference)
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from tieout import dedup
 from tieout.contract_book import ContractBook, Interval
+from tieout.contract_calendar import calendar_problems
 from tieout.contracts import ContractRefused, ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
@@ -106,8 +107,9 @@ class RatedCase:
         self.state = UsageState(Limits(), book=ContractBook(first_number=None))
         self.fates: list[tuple[str, str | None]] = []
         self.as_of = 0
-        for version in sorted(case.versions, key=lambda v: (v.contract_id, v.version)):
-            _supported(version)
+        versions = sorted(case.versions, key=lambda v: (v.contract_id, v.version))
+        for version in versions:
+            _supported(version, [one for one in versions if one.contract_id == version.contract_id])
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
 
     def rate(self, digests: npt.NDArray[Any]) -> None:
@@ -223,9 +225,9 @@ class RatedCase:
         return self.state.book.intervals(contract_id)
 
 
-def _supported(version: ContractVersion) -> None:
+def _supported(version: ContractVersion, of_contract: Sequence[ContractVersion]) -> None:
     """Refuse what a quote would have to leave out."""
-    found = problems(version)
+    found = problems(version) + calendar_problems([of_contract[0], version])
     if found:
         raise ContractRefused(found)
 

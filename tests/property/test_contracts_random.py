@@ -10,7 +10,7 @@ from flows import codecs, contract_records
 from flows.contract_records import KeptRecords
 from schemas import catalog
 from tests.property.test_rating import contracts, linear, run, usage, walked
-from tieout import contract_checks, usage_document
+from tieout import contract_checks, payment_terms, usage_document
 from tieout.contract_book import ContractBook
 from tieout.contract_intake import bring_in
 from tieout.contracts import ContractRefused, parse_contract
@@ -78,7 +78,7 @@ def versions(draw):
 
 def both(documents, sizes):
     """The same versions one by one and as batches: each way's book, tariffs and what was told."""
-    objects = [parse_contract(document) for document in documents]
+    objects = [payment_terms.settled(parse_contract(document)) for document in documents]
     single, batched = (ContractBook(), Tariffs()), (ContractBook(), Tariffs())
     records = KeptRecords()
     values = contract_records.encode(objects)
@@ -264,7 +264,7 @@ def test_usage_is_rated_to_the_same_records_whichever_way_its_contracts_came(doc
     rated, first = [], 0
     plain = [usage_document.parse(event) for event in events if not event.get("corrects") and "voids" not in event]
     one_by_one = UsageState()
-    objects = [parse_contract(document) for document in documents]
+    objects = [payment_terms.settled(parse_contract(document)) for document in documents]
     while first < len(plain):
         part = plain[first : first + sizes[first % len(sizes)]]
         columns = usage_document.columns(part)

@@ -11,8 +11,9 @@ from tests.unit.test_quote import ask
 from tieout.contract_book import ContractBook
 from tieout.contracts import parse_contract
 from tieout.invoicing.bill import bill
-from tieout.invoicing.credits import grants
+from tieout.invoicing.credits import balances, grants
 from tieout.invoicing.notes import ReleaseRefused, credit_amounts, credit_lines, void
+from tieout.invoicing.pruning import pruned
 from tieout.invoicing.records import Account, UsageSum
 from tieout.invoicing.tax import TaxPayer
 from tieout.invoicing.thresholds import bill_early
@@ -80,7 +81,7 @@ def test_credits_pay_what_the_oracle_says(data):
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_the_books_tie_out_over_any_history(data):
-    contract = data.draw(contracts()) | {"credits": [{"grant_id": "g", "amount": "75"}], "billing": {"thresholds": ["40"]}}
+    contract = data.draw(contracts()) | {"credits": [{"grant_id": "g", "amount": "75", "kind": data.draw(st.sampled_from(["granted", "purchased"]))}], "billing": {"thresholds": ["40"]}}
     if data.draw(st.booleans()):  # one that every late amount moves
         contract["commitments"] = [{"commitment_id": "m", "kind": data.draw(st.sampled_from(["prepaid", "postpaid"])), "amount": "60", "interval": "year", "overage_factor": "2"}]
     taxes = data.draw(st.none() | st.sampled_from(["0", "8.875"]).map(Rate))
@@ -137,6 +138,24 @@ def test_a_version_that_comes_late_leaves_what_knowing_it_from_the_start_would(d
         account = bill(account, late if place >= learnt else early, period, [one], taxes=None, as_of=period.end_us).account
         fresh = bill(fresh, late, period, [one], taxes=None, as_of=period.end_us).account
     assert {item[:3] for item in standing(account)} == {item[:3] for item in standing(fresh)}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_pruned_account_makes_the_documents_of_a_whole_one(data):
+    grant = {"grant_id": "g", "amount": data.draw(MONEY), "kind": data.draw(st.sampled_from(["granted", "purchased"]))}
+    timeline = timeline_of(data.draw(contracts()) | {"credits": [grant]})
+    calendar, taxes = timeline[0].version.billing.calendar, data.draw(st.none() | st.just(Rate("8.875")))
+    periods = calendar.spanning(timeline[0].start_us, timeline[0].start_us + 500 * 86_400_000_000)
+    whole = slim = Account("c")
+    for place, period in enumerate(periods):
+        at = periods[max(place - data.draw(st.integers(0, 1)), 0)]
+        usage = [UsageSum("u", None, at.start_us, 1, at.start_us, 10**9, data.draw(st.integers(0, 10**14)), 1, 1, 5)]
+        full, less = (bill(one, timeline, period, usage, taxes=taxes, as_of=period.end_us) for one in (whole, slim))
+        assert (less.invoices, less.broken, less.late) == (full.invoices, full.broken, ())
+        assert less.account.open_amount == full.account.open_amount == 0
+        whole, slim = full.account, pruned(less.account, timeline, period.end_us - 70 * 86_400_000_000)
+        assert balances(grants(timeline), slim.burns, slim.broken) == balances(grants(timeline), whole.burns, whole.broken)
 
 
 class Rate:

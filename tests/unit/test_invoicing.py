@@ -34,9 +34,9 @@ class Book:
     def month(self, start):
         return self.timeline[0].version.billing.calendar.containing(micros(datetime.fromisoformat(start).replace(hour=12, tzinfo=UTC)))
 
-    def close(self, start, *usage, expect_held=False):
+    def close(self, start, *usage, expect_held=False, accepted=()):
         period = self.month(start)
-        done = bill(self.account, self.timeline, period, usage, taxes=self.taxes, as_of=period.end_us)
+        done = bill(self.account, self.timeline, period, usage, taxes=self.taxes, as_of=period.end_us, accepted=accepted)
         assert (done.held is not None) == expect_held
         self.account = done.account
         return done

@@ -493,3 +493,21 @@ def test_the_statement_is_this():
 def test_the_empty_fold_knows_nothing():
     result = Lifecycle(signing.verify).step([], ReferenceBook())
     assert result == Result()
+
+
+def test_a_version_keeps_the_billing_calendar_of_its_contract():
+    first = document()
+    moved = document(version=2, change={"kind": "amendment"}, effective_from="2026-08-01T00:00:00Z", billing={"anchor_day": 15})
+    _, result = run(agreed(first, moved))
+    assert published(result) == [("c-acme", 1)]
+    assert [(problem.path, problem.code) for refusal in result.refused for problem in refusal.problems] == [
+        ("billing.anchor_day", "calendar_changed"), ("payload", "proposal_closed"),
+    ]
+
+
+@pytest.mark.parametrize(("given", "terms"), [({}, 45), ({"billing": {"payment_terms_days": 10}}, 10)])
+def test_a_version_that_does_not_say_its_payment_terms_is_published_with_the_customers(given, terms):
+    facts = book()
+    facts.learn([record("customer", "acme", {"tax_jurisdiction": None, "payment_terms_days": 45})])
+    _, result = run(agreed(document(**given)), facts)
+    assert result.published[0].billing.payment_terms_days == terms

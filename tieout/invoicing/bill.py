@@ -9,7 +9,7 @@ came late, and documents taken back have changed in earlier ones. The order of a
 ``tieout.rating.adjustments.ORDER``. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tieout.contract_book import Interval
@@ -22,6 +22,7 @@ from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
 from tieout.invoicing.documents import credit_uses, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
+from tieout.invoicing.purchases import bought_at, purchase_lines
 from tieout.invoicing.records import Account, Billed, Burn, Line, LineKey, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
 from tieout.invoicing.usage_lines import Parts, by_line, usage_lines
@@ -36,15 +37,17 @@ class Computed(NamedTuple):
     sums: Mapping[LineKey, Sequence[UsageSum]]
 
 
-def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int) -> Billed:
+def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int, accepted: Collection[int] = ()) -> Billed:
     """Close one billing period of one contract.
 
     ``timeline`` are the contract's governing intervals as they are known now (``ContractBook.intervals``). ``usage`` are
     the increments since the last bill, of this period and of earlier ones (late usage, corrections, re-pricing); later
     ones wait with the caller. ``taxes`` None makes no tax. ``as_of`` is the instant of the close: the clock that it waited
-    for, never a wall clock. A period in which no version governs makes lines only for earlier ones.
+    for, never a wall clock. A period in which no version governs makes lines only for earlier ones. ``accepted`` are the
+    starts of closed billing periods whose late usage finance has decided to bill although the contract sends it to an
+    exception; the caller gives that usage again. What comes for them later waits for a decision of its own.
     """
-    taken, late = _by_policy(account, timeline, period, usage)
+    taken, late = _by_policy(account, timeline, period, usage, accepted)
     known = merged((*account.usage, *taken))
     try:
         current = _computed(account, timeline, _touched(account, timeline, period, taken), known, taxes)
@@ -53,14 +56,15 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     return settled(account, timeline, period, current, known, taxes, as_of)._replace(late=late)
 
 
-def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
-    """What is taken, and what the contract sends to an exception because its billing period is closed."""
+def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Collection[int]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
+    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back."""
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
     for one in usage:
-        closed = one.period_us < min(account.closed_us, period.start_us)
+        closed = one.period_us < min(account.closed_us, period.start_us) and one.period_us not in accepted
         version = times.at(timeline, one.period_us) or timeline[0].version
-        (late if closed and version.billing.late_usage == "exception" else taken).append(one)
+        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception")
+        (late if refused else taken).append(one)
     return taken, tuple(late)
 
 
@@ -75,13 +79,22 @@ def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
 def _touched(account: Account, timeline: Sequence[Interval], period: Period, taken: Sequence[UsageSum]) -> list[Period]:
     """The billing periods to compute again, in order: this one, those whose facts have moved, and what follows from them."""
     starts = {period.start_us, *(one.period_us for one in taken)} | {one.key.period_us for one in account.billed if one.released}
-    new = [i.start_us for i in timeline if i.version.version > account.version]
+    granted = _new_grants(account, timeline)
+    new = [i.start_us for i in timeline if i.version.version > account.version] + [grant.begins_us for grant in granted]
     if new and account.version:
         starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
+        starts |= {at for at in (bought_at(grant, timeline) for grant in granted if grant.purchased) if at < period.start_us}
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     calendar = timeline[0].version.billing.calendar
-    return [calendar.containing(start) for start in sorted(starts)]
+    standing = {one.key.period_us for one in account.billed}
+    return sorted({calendar.containing(start) for start in starts if start >= account.kept_since_us or start in standing})
+
+
+def _new_grants(account: Account, timeline: Sequence[Interval]) -> list[Grant]:
+    """The grants that versions have brought since the last bill: their purchase, and what they may pay, is looked at again."""
+    known = {grant.grant_id for i in timeline if i.version.version <= account.version for grant in i.version.credits}
+    return [grant for grant in grants(timeline) if grant.grant_id not in known]
 
 
 def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[Period], known: Sequence[UsageSum], taxes: Taxes | None) -> list[Computed]:
@@ -95,6 +108,7 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
         spend[period] = [Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount) for one in lines]
         lines += commitment_lines(timeline, period, spend)
         lines += coupon_lines(timeline, period, lines)
+        lines += purchase_lines(timeline, period)
         sums = {key: [one for one, _, _ in parts] for key, parts in behind.items()}
         current.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
     return current

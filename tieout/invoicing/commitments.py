@@ -67,6 +67,18 @@ def commitment_lines(timeline: Sequence[Interval], period: Period, spend: Spend)
             yield from _lines(timeline, parts, interval, period, spend)
 
 
+def counting_since(timeline: Sequence[Interval], instant: int) -> int:
+    """From when on billing periods count for a commitment whose interval has not ended by an instant; 0 where what is left rolls over."""
+    starts = [instant]
+    for name in dict.fromkeys(c.commitment_id for i in timeline for c in i.version.commitments):
+        parts = stretches(timeline, lambda version, name=name: _part_of(version, name))  # type: ignore[misc]
+        if any(part.term.rollover for part in parts):
+            return 0
+        if parts:
+            starts.append(_interval(parts, instant).start_us)
+    return min(starts)
+
+
 def _part_of(version: ContractVersion, name: str) -> Commitment | None:
     return next((c for c in version.commitments if c.commitment_id == name), None)
 

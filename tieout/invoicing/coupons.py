@@ -3,8 +3,8 @@
 In: the period's lines (usage, fees, minimums, commitments, overage). Out: one line for each coupon and line that it
 lowers, with that line's charge, group, service period and legal entity. A coupon takes its share of what the earlier
 ones have left, never more; its amount is rounded once and split over the lines that are above 0 by largest remainder.
-The version in force at the period's end says which coupons there are; one with ``until`` counts for billing periods that
-begin before it. Source: docs/semantics.md section 4 (coupons).
+The version that was active last in the period says which coupons there are; one with ``until`` counts for billing periods
+that begin before it. Source: docs/semantics.md section 4 (coupons).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from tieout.period import Period, micros
 
 def coupon_lines(timeline: Sequence[Interval], period: Period, lines: Sequence[Line]) -> Iterator[Line]:
     """The coupon lines of a billing period; amounts are 0 or below."""
-    version = times.active_at_end(timeline, period)
+    version = times.last_active(timeline, period)
     if version is None or not version.coupons:
         return
     mine = [one for one in lines if one.key.currency == version.currency]

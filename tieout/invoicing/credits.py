@@ -1,6 +1,6 @@
 """Prepaid credits: which grants a contract has, where they cut time, what they pay, what expires.
 
-In: what each usage line costs net of coupons, by the stretches of its usage. Out: burns, in the order in which they were
+In: what each usage line costs net of coupons and of what commitments have paid before, by the stretches of its usage. Out: burns, in the order in which they were
 recorded. Grants are used in one total order: priority ascending, expiry ascending (never last), granted before
 purchased, created first, id. A grant pays only for usage whose event time lies in its validity, so sums of usage are kept
 apart at the bounds of grants; it pays for nothing else, and not for tax. What a line costs less than was paid of it is
@@ -8,12 +8,11 @@ given back from the last burn backwards. Amounts are minor units. Source: docs/s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 from tieout import money
 from tieout.contract_book import Interval
-from tieout.contracts import Credit
+from tieout.contracts import ContractVersion
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Broken, Burn, Line, LineKey, UsageSum
 from tieout.period import Period, micros
@@ -33,6 +32,8 @@ class Grant(NamedTuple):
     amount: int
     currency: str
     legal_entity_id: str
+    version: int
+    """The version that says what it is."""
 
     def valid(self, instant: int) -> bool:
         """Whether usage of an instant may be paid."""
@@ -40,41 +41,61 @@ class Grant(NamedTuple):
 
 
 def grants(timeline: Sequence[Interval]) -> list[Grant]:
-    """All grants of a contract in their order of use; the highest version that has a grant says what it is."""
+    """All grants of a contract in their order of use; the highest version that has a grant says what it is.
+
+    One without a beginning of its own begins with the version that brings it, whose currency and legal entity are its own.
+    """
     found: dict[str, Grant] = {}
-    created: dict[str, int] = {}
-    first = timeline[0].start_us
+    brought: dict[str, tuple[int, ContractVersion]] = {}
+    starts: dict[int, int] = {}
+    for interval in timeline:
+        starts.setdefault(interval.version.version, interval.start_us)
     for version in sorted({i.version.version: i.version for i in timeline}.values(), key=lambda v: v.version):
         for one in version.credits:
-            created.setdefault(one.grant_id, len(created))
-            begins, expires = _bounds(one)
+            place, by = brought.setdefault(one.grant_id, (len(brought), version))
+            begins = starts[by.version] if one.effective_from is None else micros(one.effective_from)
+            expires = FOREVER if one.expires_at is None else micros(one.expires_at)
             found[one.grant_id] = Grant(
-                one.priority, FOREVER if expires is None else expires, one.kind == "purchased", created[one.grant_id], one.grant_id,
-                first if begins is None else begins, minor(Fraction(one.amount), version.currency), version.currency, version.legal_entity_id,
+                one.priority, expires, one.kind == "purchased", place, one.grant_id, begins, minor(one.amount, by.currency),
+                by.currency, by.legal_entity_id, version.version,
             )  # fmt: skip
     return sorted(found.values())
 
 
-def _bounds(grant: Credit) -> tuple[int | None, int | None]:
-    begins, expires = grant.effective_from, grant.expires_at
-    return None if begins is None else micros(begins), None if expires is None else micros(expires)
-
-
 def cuts(timeline: Sequence[Interval]) -> tuple[int, ...]:
     """The instants at which a grant begins or ends, in order: ``UsageSum.since_us`` is one of them or the period's start."""
-    found = {at for interval in timeline for grant in interval.version.credits for at in _bounds(grant) if at is not None}
+    found = {at for grant in grants(timeline) for at in (grant.begins_us, grant.expires_us) if at != FOREVER}
     return tuple(sorted(found))
 
 
 def payable(lines: Iterable[Line], sums: Mapping[LineKey, Sequence[UsageSum]]) -> dict[tuple[LineKey, int], int]:
-    """What each usage line costs net of its coupons, split over its stretches by their rated amounts; 0 or more."""
+    """What each usage line costs, split over its stretches by their rated amounts; 0 or more."""
+    costs = net_costs((one.key, one.amount) for one in lines)
+    return {place: part for key, cost in costs.items() for place, part in _split(key, cost, sums.get(key, ()))}
+
+
+def net_costs(lines: Iterable[tuple[LineKey, int]]) -> dict[LineKey, int]:
+    """What the usage lines of one billing period still cost, 0 or more, from all its lines.
+
+    Off them go their coupons, and what a commitment takes off for it was paid before (``drawn``, ``relief``): that lowers
+    the usage and minimum lines in its scope by largest remainder, so that a grant never pays what is prepaid already.
+    """
     costs: dict[LineKey, int] = {}
-    for one in lines:
-        lowers = one.key.kind == "coupon" and one.key.ref[2] == "usage"
-        if one.key.kind == "usage" or lowers:
-            usage = one.key._replace(kind="usage", ref=())
-            costs[usage] = costs.get(usage, 0) + one.amount
-    return {place: part for key, cost in costs.items() for place, part in _split(key, max(cost, 0), sums.get(key, ()))}
+    paid: list[tuple[LineKey, int]] = []
+    for key, amount in lines:
+        if key.kind in ("usage", "minimum"):
+            costs[key] = costs.get(key, 0) + amount
+        elif key.kind == "coupon" and key.ref[2] in ("usage", "minimum"):
+            lowered = key._replace(kind=key.ref[2], ref=key.ref[3:])
+            costs[lowered] = costs.get(lowered, 0) + amount
+        elif key.kind == "commitment" and amount < 0:
+            paid.append((key, -amount))
+    for key, amount in paid:
+        mine = [one for one, cost in costs.items() if cost > 0 and key.charge_id in ("", one.charge_id) and one.currency == key.currency]
+        weights = [costs[one] for one in mine]
+        for one, part in zip(mine, money.allocate(min(amount, sum(weights)), weights) if mine else (), strict=True):
+            costs[one] -= part
+    return {key: max(cost, 0) for key, cost in costs.items() if key.kind == "usage"}
 
 
 def _split(key: LineKey, cost: int, sums: Sequence[UsageSum]) -> list[tuple[tuple[LineKey, int], int]]:

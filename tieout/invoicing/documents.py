@@ -7,7 +7,7 @@ below 0 is a credit note. Numbers are given later, by legal entity. Source: docs
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
-from tieout import ids
+from tieout import ids, payment_terms
 from tieout.contracts import ContractVersion
 from tieout.invoicing.credits import Grant, balances, shown
 from tieout.invoicing.records import Account, Burn, CreditUse, Invoice, Line
@@ -30,7 +30,7 @@ def document(version: ContractVersion, period: Period, place: tuple[str, str], l
     return Invoice(
         ids.text(("invoice", version.contract_id, *place, period.start_us, number)),
         "credit_note" if total < 0 else "invoice", "final", version.customer_id, version.contract_id, *place, period,
-        issued.isoformat(), (issued + timedelta(days=version.billing.payment_terms_days)).isoformat(), lines,
+        issued.isoformat(), (issued + timedelta(days=payment_terms.days(version))).isoformat(), lines,
         total - tax, tax, total, credit, total - sum(one.applied for one in credit), treatment, version.billing.time_zone,
     )  # fmt: skip
 

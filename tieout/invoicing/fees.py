@@ -4,7 +4,8 @@ In: a contract's timeline and a billing period. Out: the fees that fall due in i
 in the billing period of its first instant that the contract covers, one in arrears in that of its last: so a start or an
 end in mid-interval has its fee too. Each version's stretch is a service period of its own; its share is covered over full
 interval, by day (the days whose beginning it holds, in the contract's zone) or by second; a suspended stretch costs
-nothing. Rounded once, per line. Source: docs/semantics.md sections 4 (proration) and 5.
+nothing. A fee that is not prorated costs its interval once, however many versions share it: what the first of them says
+in advance, the last in arrears. Rounded once, per line. Source: docs/semantics.md sections 4 (proration) and 5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def fee_lines(timeline: Sequence[Interval], period: Period) -> Iterator[Line]:
             for due in overlapping(calendar, period):
                 covered = within(mine, due.start_us, due.end_us)
                 if covered and _is_due(covered, period):
-                    yield from (_line(part, calendar, due, period) for part in covered if part.active)
+                    yield from (_line(part, calendar, due, period) for part in _charged(covered))
 
 
 def _fee(version: ContractVersion, name: str) -> Charge | None:
@@ -48,6 +49,17 @@ def _is_due(covered: list[Stretch[Charge]], period: Period) -> bool:
         return False
     instant = active.start_us if active.term.timing == "advance" else covered[-1].end_us - 1
     return period.start_us <= instant < period.end_us
+
+
+def _charged(covered: list[Stretch[Charge]]) -> list[Stretch[Charge]]:
+    """The stretches that have a line: the active ones, those that are not prorated as one."""
+    active = [part for part in covered if part.active]
+    whole = [part for part in active if part.term.proration == "none"]
+    if not whole:
+        return active
+    chosen = whole[0] if whole[0].term.timing == "advance" else whole[-1]
+    one = chosen._replace(start_us=whole[0].start_us, end_us=whole[-1].end_us)
+    return sorted([one, *(part for part in active if part.term.proration != "none")], key=lambda part: part.start_us)
 
 
 def _line(part: Stretch[Charge], calendar: Calendar, due: Period, period: Period) -> Line:

@@ -1,4 +1,4 @@
-"""What a charge's minimum adds to the sum of its rounded lines, by the version in force at the period's end.
+"""What a charge's minimum adds to the sum of its rounded lines, by the version that was active last in the period.
 
 Source: docs/semantics.md section 4 (minimum commitment).
 """
@@ -15,7 +15,7 @@ from tieout.period import Period
 
 def minimum_lines(timeline: Sequence[Interval], period: Period, lines: Sequence[Line]) -> Iterator[Line]:
     """A line for each charge whose lines do not reach its minimum; it is not prorated."""
-    version = times.active_at_end(timeline, period)
+    version = times.last_active(timeline, period)
     for charge in version.charges if version is not None else ():
         if version is None or charge.minimum is None:
             continue

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tieout import money
 from tieout.contracts import ContractVersion
-from tieout.invoicing.credits import Grant, given_back
+from tieout.invoicing.credits import Grant, given_back, net_costs
 from tieout.invoicing.documents import credit_uses, document
 from tieout.invoicing.lines import major
 from tieout.invoicing.records import DIGEST, Account, Invoice, Line, LineKey, Posted, Released, line_id
@@ -104,6 +104,10 @@ def _take_back(account: Account, version: ContractVersion, invoice: Invoice, par
     lines = [_negative(account.contract_id, part, number) for part in parts]
     lines += [_tax_line(account.contract_id, tax, number) for tax in taxes if tax.amount]
     billed = {one.key: one for one in account.billed}
+    gone = next((part.line for part in parts if part.whole and part.line.key not in billed), None)
+    if gone is not None:
+        msg = f"line {gone.line_id} of invoice {invoice.invoice_id} lies too far back to be billed again; credit an amount of it instead"
+        raise ReleaseRefused(msg)
     for part in (*(part for part in parts if part.whole), *(tax.posted for tax in taxes)):
         if part.line.key in billed:
             billed[part.line.key] = _without(billed[part.line.key], part)
@@ -118,8 +122,13 @@ def _take_back(account: Account, version: ContractVersion, invoice: Invoice, par
 
 
 def _costs(billed: Mapping[LineKey, Posted], parts: Iterable[_Part]) -> dict[LineKey, int]:
-    """What the usage lines that are taken back still cost."""
-    return {part.line.key: max(billed[part.line.key].amount, 0) for part in parts if part.whole and part.line.key.kind == "usage" and part.line.key in billed}
+    """What the usage lines of the billing periods in which something is taken back still cost."""
+    starts = {part.line.key.period_us for part in parts if part.whole}
+    standing: dict[int, list[tuple[LineKey, int]]] = {start: [] for start in sorted(starts)}
+    for key, one in billed.items():
+        if key.period_us in starts:
+            standing[key.period_us].append((key, one.amount))
+    return {key: cost for lines in standing.values() for key, cost in net_costs(lines).items()}
 
 
 def _negative(contract_id: str, part: _Part, number: int) -> Line:

@@ -174,6 +174,8 @@ class Account(NamedTuple):
     broken: tuple[Broken, ...] = ()
     thresholds: tuple[tuple[int, int], ...] = ()
     released: tuple[Released, ...] = ()
+    kept_since_us: int = 0
+    """Usage of billing periods that begin before is no longer taken: what was billed of them may have gone."""
 
     @property
     def open_amount(self) -> int:

@@ -5,8 +5,9 @@ In: a contract version. Out: problems with their paths. Source: docs/semantics.m
 
 from typing import Final
 
-from tieout.contracts import Commitment, ContractVersion, Problem
+from tieout.contracts import Commitment, ContractVersion, Credit, Problem
 
+_NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
 _LENGTH: Final = {"week": 0, "month": 1, "quarter": 2, "year": 3, "term": 4}
 
 
@@ -20,7 +21,12 @@ def problems(version: ContractVersion) -> list[Problem]:
     for place, coupon in enumerate(version.coupons):
         if coupon.percent is None and coupon.amount is None:
             found.append(Problem(f"coupons.{place}", "value_error", "give 'percent' or 'amount'"))
+    found += [Problem(f"credits.{place}.expires_at", "value_error", _NEVER) for place, credit in enumerate(version.credits) if _is_empty(credit)]
     return found
+
+
+def _is_empty(credit: Credit) -> bool:
+    return credit.effective_from is not None and credit.expires_at is not None and credit.expires_at <= credit.effective_from
 
 
 def _commitment(version: ContractVersion, one: Commitment) -> list[tuple[str, str]]:

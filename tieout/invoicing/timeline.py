@@ -40,6 +40,15 @@ def active_at_end(timeline: Sequence[Interval], period: Period) -> ContractVersi
     return None if found is None or found.status in INACTIVE else found
 
 
+def last_active(timeline: Sequence[Interval], period: Period) -> ContractVersion | None:
+    """The version that was in force last within a period, suspended and terminated ones aside; None where there was none.
+
+    A contract that ends or is suspended within a period keeps its terms for what it used before.
+    """
+    found = [i.version for i in timeline if i.start_us < period.end_us and i.end_us > period.start_us and i.version.status not in INACTIVE]
+    return found[-1] if found else None
+
+
 def numbered(timeline: Sequence[Interval], number: int, instant: int) -> ContractVersion:
     """The version of a number; where it governs nowhere any more, the one that stands in its place."""
     found = next((i.version for i in timeline if i.version.version == number), None)

@@ -1,4 +1,4 @@
-"""Lines and invoices as the JSON documents of docs/interfaces.md: money, prices and quantities as decimal strings."""
+"""Lines, invoices and statements as the JSON documents of docs/interfaces.md: money, prices and quantities as decimal strings."""
 
 from collections.abc import Iterable
 from datetime import UTC, timedelta
@@ -7,6 +7,7 @@ from typing import Any
 
 from tieout import ids, money
 from tieout.invoicing.records import CreditUse, Invoice, Line
+from tieout.invoicing.statement import Statement
 from tieout.period import EPOCH
 from tieout.rating.adjustments import QUANTITY, RATED
 from tieout.rating.rater import chain_pair
@@ -56,6 +57,20 @@ def correlation_id(line: Line, contract_id: str) -> str:
 def credit_documents(uses: Iterable[CreditUse], currency: str) -> list[dict[str, str]]:
     """What grants paid."""
     return [{"grant_id": one.grant_id, "applied": amount_text(one.applied, currency), "balance": amount_text(one.balance, currency)} for one in uses]
+
+
+def statement_document(statement: Statement) -> dict[str, Any]:
+    """A customer's statement in one currency."""
+    currency = statement.currency
+    return {
+        "customer_id": statement.customer_id, "currency": currency,
+        "documents": [
+            {"issued_on": one.issued_on, "legal_entity_id": one.legal_entity_id, "contract_id": one.contract_id, "invoice_id": one.invoice_id, "kind": one.kind, "total": amount_text(one.total, currency), "amount_due": amount_text(one.amount_due, currency)}
+            for one in statement.entries
+        ],
+        "by_entity": [{"legal_entity_id": name, "total": amount_text(total, currency), "amount_due": amount_text(due, currency)} for name, total, due in statement.by_entity],
+        "total": amount_text(statement.total, currency), "amount_due": amount_text(statement.amount_due, currency),
+    }  # fmt: skip
 
 
 def amount_text(amount: int, currency: str) -> str:
