@@ -12,6 +12,7 @@ from tests.flow import folders, governed_folders
 from tests.flow import invoicing_folders as folder
 from tests.flow.governed_folders import exceptions, know, reference
 from tests.flow.invoicing_folders import contract, event
+from tieout.usage_state import DAY, Limits
 
 CUSTOMERS = 12
 CONTRACTS = [folders.contract(f"k{i}") for i in range(CUSTOMERS)] + [folders.contract(f"k{i}", 2, "2026-01-15T00:00:00Z") for i in range(0, CUSTOMERS, 2)]
@@ -299,6 +300,37 @@ def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):
     folder.bill(root, partitions=[0])
     found = [one for one in folder.invoices(root, 1) if one.contract_id == "c-k1"]
     assert [[(line.kind, line.amount) for line in one.lines] for one in found] == [[("usage", 10), ("fee", 2000)], [("delta", 7)]]
+
+
+def test_a_contract_whose_billing_calendar_changes_is_held_and_says_why(tmp_path):
+    root = tmp_path / "data"
+    changed = contract("k1", 2, effective_from="2026-02-01T00:00:00Z", billing={"anchor_day": 15})
+    folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z"), event("k1", "b", "2026-03-10T00:00:00Z")], [contract("k1"), changed])
+    folder.run(root)
+    assert folder.invoices(root) == []
+    (told,) = exceptions(root, folder.PARTITIONS)
+    assert told["kind"] == "invoice_held"
+    assert "billing.anchor_day" in told["message"] and "a contract keeps its billing periods" in told["message"]
+
+
+def test_what_nothing_can_change_any_more_leaves_the_account_and_no_document_differs(tmp_path):
+    months = [f"2026-{month:02d}-10T00:00:00Z" for month in range(1, 10)]
+    roots = [tmp_path / "whole", tmp_path / "pruned"]
+    for root in roots:
+        folder.write(root, [event("k1", at, at) for at in months], [contract("k1")], partitions=1)
+        folder.price(root, [0])
+    periods = []
+    for root, limits in zip(roots, (Limits(), Limits(reprice_limit=60 * DAY)), strict=True):
+        cell = invoicing.InvoicingCell.start(FilePlace(root), 0, limits=limits)
+        local_engine.run(invoicing.pipeline({0: cell}, rows=1000))
+        account = cell.fold.closing.account("c-k1")
+        periods.append(len({one.key.period_us for one in account.billed}))
+        cell.close()
+        again = invoicing.InvoicingCell.start(FilePlace(root), 0, limits=limits)
+        assert again.fold.closing.account("c-k1") == account
+        again.close()
+    assert periods == [8, 2]  # 60 days before the end of August lie in July
+    assert folder.invoices(roots[0], 1) == folder.invoices(roots[1], 1) != []
 
 
 def test_a_folder_where_the_usage_flow_never_was_bills_nothing(tmp_path):
