@@ -57,7 +57,7 @@ def in_commit(run, rnd):
         if cell.ended:
             return "uniform"
         cell.freeze()
-        if run.reader.ends([SEEN, TOKEN, topics.RATED], mine) != run.reader.ends([SEEN, TOKEN, topics.RATED], mine, committed=False):
+        if _open(run, mine):
             run.kill(cell)
             return "commit"
         cell.wake()
@@ -65,6 +65,12 @@ def in_commit(run, rnd):
             run.feed()
     run.kill(cell)
     return "uniform"
+
+
+def _open(run, partitions):
+    """Whether a transaction is open on the broker in some partitions."""
+    written = [SEEN, TOKEN, topics.RATED]
+    return run.reader.ends(written, partitions) != run.reader.ends(written, partitions, committed=False)
 
 
 def twice(run, rnd):
@@ -166,10 +172,14 @@ NETWORK = [broker_killed, connections_cut, broker_paused, connections_slowed]
 def commit_unanswered(run, rnd):
     """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
     cell = run.working()
-    proxy, seconds = run.proxies[cell.ordinal], run.plan.unanswered_seconds
+    proxy, seconds, mine = run.proxies[cell.ordinal], run.plan.unanswered_seconds, run.partitions_of(cell)
     for _ in range(ANSWERS):
         proxy.latency(rnd.randrange(150, 400))  # most of a commit's time is now the way of its answers
         run.wait(rnd.uniform(0.5, 2))
+        for _ in range(LOOKS):
+            if cell.ended or _open(run, mine):
+                break
+            run.wait(0.02)
         proxy.swallow()
         run.wait(1)
         ahead = not cell.ended and run.ahead_of(cell)
