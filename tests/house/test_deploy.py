@@ -24,7 +24,8 @@ DEPLOY = ROOT / "deploy"
 MANIFESTS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
-RULE_TESTS = yaml.safe_load((DEPLOY / "prometheus/rules_test.yaml").read_text())
+RULE_TEST_FILES = [DEPLOY / "prometheus" / name for name in ("rules_test.yaml", "rules_days_test.yaml")]
+RULE_TESTS = [test for path in RULE_TEST_FILES for test in yaml.safe_load(path.read_text())["tests"]]
 ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
 RECORDS = {rule["record"]: rule for group in RULES["groups"] for rule in group["rules"] if "record" in rule}
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
@@ -367,13 +368,13 @@ def test_every_alert_is_operational_and_has_an_owner_a_severity_and_a_heading_in
 
 
 def test_every_alert_is_tested_where_it_fires_and_where_it_must_not():
-    cases = [case for test in RULE_TESTS["tests"] for case in test.get("alert_rule_test", [])]
+    cases = [case for test in RULE_TESTS for case in test.get("alert_rule_test", [])]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == set(ALERTS)
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == set(ALERTS)
 
 
 def test_the_series_of_the_rules_tests_are_such_as_cells_expose():
-    for test in RULE_TESTS["tests"]:
+    for test in RULE_TESTS:
         for series in test["input_series"]:
             ((name, labels),) = selectors(series["series"])
             if name != "up":
@@ -386,7 +387,7 @@ def test_promtool_accepts_the_rules_their_tests_and_the_configuration():
     tool = promtool.path()
     assert f"SUCCESS: {len(ALERTS) + len(RECORDS)} rules found" in run(tool, "check", "rules", DEPLOY / "prometheus/rules.yaml")
     run(tool, "check", "config", DEPLOY / "prometheus/prometheus.yaml")
-    assert "SUCCESS" in run(tool, "test", "rules", DEPLOY / "prometheus/rules_test.yaml")
+    assert "SUCCESS" in run(tool, "test", "rules", *RULE_TEST_FILES)
 
 
 def test_promtool_finds_nothing_to_say_of_the_metrics_names():
