@@ -1,4 +1,4 @@
-"""``tieout dev``: broker, schema registry, the usage and the contract flow, the ticker and a seeded load, in one terminal, without containers.
+"""``tieout dev``: broker, schema registry, the flows from contract to document, the ticker and a seeded load, in one terminal, without containers.
 
 Everything listens on the loopback address and ends with this command, in the reverse order of its start; data and logs
 stay in the folder, and the next run goes on with them. The load comes in rounds that are never the same events again.
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from flows import contract_topics, generate, kafka_topics, output, publish
+from flows import contract_topics, document_topics, generate, invoicing_topics, kafka_topics, output, publish
 from flows.cli import DONE, CommandError, parser
 from flows.commands import places, schema
 from flows.generate import Generated
@@ -24,7 +24,7 @@ from flows.kafka_place import KafkaPlace
 from flows.stack import load
 from flows.stack.broker import Broker
 from flows.stack.errors import StackError
-from flows.stack.flow import ContractFlow, UsageFlow
+from flows.stack.flow import ContractFlow, DocumentFlow, InvoicingFlow, UsageFlow
 from flows.stack.process import Part
 from flows.stack.registry import Registry
 from flows.stack.ticker import Ticker
@@ -39,6 +39,8 @@ _ROUND_SECONDS: Final = 20
 _STEP_SECONDS: Final = 0.25
 _TOPICS_SECONDS: Final = 10.0
 _SAY_SECONDS: Final = 5.0
+_OTHERS: Final = (contract_topics, invoicing_topics, document_topics)
+"""The topics of the flows beside the usage flow."""
 _QUIET: Final = {"log_level": "2"}
 """The client tells of each lost connection, and all are lost when the parts end; what fails raises anyway."""
 
@@ -79,11 +81,11 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
     with places.pinned(RegistryClient(registry.url), str(lock)):
         publish.contracts(KafkaIngress(place), generate.contracts(options.seed, options.customers), partitions, "dev")
         flow = UsageFlow(root / "usage", broker.bootstrap, registry.url, lock)
-        contract = ContractFlow(root / "contract", broker.bootstrap, registry.url, lock)
-        ticker = Ticker(root / "ticker", broker.bootstrap, registry.url, lock)
-        for part in (flow, contract, ticker):
+        others = [one(root / one.flow, broker.bootstrap, registry.url, lock) for one in (ContractFlow, InvoicingFlow, DocumentFlow)]
+        ours: tuple[UsageFlow | Ticker, ...] = (flow, *others, Ticker(root / "ticker", broker.bootstrap, registry.url, lock))
+        for part in ours:
             _start(part, parts)
-        addresses = (broker.bootstrap, registry.url, *(f"http://{part.address}/metrics" for part in (flow, contract, ticker)))
+        addresses = (broker.bootstrap, registry.url, *(f"http://{part.address}/metrics" for part in ours))
         rows = [{"part": part.name, "address": where, "process": str(part.pid), "log": str(part.log)} for part, where in zip(parts, addresses, strict=True)]
         output.show(rows, options.output)
         sys.stdout.flush()
@@ -93,12 +95,13 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
 
 def _topics(place: KafkaPlace, partitions: int) -> int:
     """Make the topics that are missing; the number of partitions that they have, once the broker shows them all."""
-    kafka_topics.create(place.admin, place.prefix, partitions, 1, Limits())
-    contract_topics.create(place.admin, place.prefix, partitions, 1, Limits())
+    for one in (kafka_topics, *_OTHERS):
+        one.create(place.admin, place.prefix, partitions, 1, Limits())
     deadline = time.monotonic() + _TOPICS_SECONDS
     while True:
         try:
-            contract_topics.check(place.admin, place.prefix, Limits())
+            for one in _OTHERS:
+                one.check(place.admin, place.prefix, Limits())
             return kafka_topics.check(place.admin, place.prefix, Limits())
         except SourceError:  # what was just made is shown a moment later
             if time.monotonic() > deadline:

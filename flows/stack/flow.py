@@ -1,4 +1,4 @@
-"""A flow as a process of its own, as it is deployed: the usage flow, one cell with all partitions; and the contract flow.
+"""A flow as a process of its own, as it is deployed: usage and invoicing with all partitions in one cell, contract and document, which are one always.
 
 In: a broker whose topics exist, a registry and the lock file of its ids. Out: a cell that is ready, with its health and metrics on a port of the loopback
 address. It ends in order on SIGTERM, with what it was doing committed.
@@ -57,3 +57,17 @@ class ContractFlow(UsageFlow):
 
     name = "The contract flow"
     flow = "contract"
+
+
+class InvoicingFlow(UsageFlow):
+    """The invoicing flow, all its partitions in one cell."""
+
+    name = "The invoicing flow"
+    flow = "invoicing"
+
+
+class DocumentFlow(UsageFlow):
+    """The document flow, which is one cell always."""
+
+    name = "The document flow"
+    flow = "document"

@@ -24,7 +24,8 @@ DEPLOY = ROOT / "deploy"
 MANIFESTS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
-RULE_TESTS = yaml.safe_load((DEPLOY / "prometheus/rules_test.yaml").read_text())
+RULE_TEST_FILES = [DEPLOY / "prometheus" / name for name in ("rules_test.yaml", "rules_days_test.yaml")]
+RULE_TESTS = [test for path in RULE_TEST_FILES for test in yaml.safe_load(path.read_text())["tests"]]
 ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
 RECORDS = {rule["record"]: rule for group in RULES["groups"] for rule in group["rules"] if "record" in rule}
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
@@ -32,6 +33,10 @@ CATALOGUE = {metric.name: metric for metric in metrics.CATALOGUE}
 HEALTH_PORT = int(ADDRESS.rpartition(":")[2])
 CELL = MANIFESTS["statefulset"]["spec"]["template"]["spec"]["containers"][0]
 POD = MANIFESTS["statefulset"]["spec"]["template"]
+SINGLES = ("contract", "document")
+"""Flows that are one cell always."""
+OTHERS = ("contract", "invoicing", "document")
+"""Flows beside the usage flow, in the order in which compose makes their topics."""
 
 
 def run(*command, given=None):
@@ -56,26 +61,44 @@ def test_every_manifest_has_the_fields_that_kubernetes_knows_and_no_other(versio
     checked = [name for name, manifest in MANIFESTS.items() if manifest["kind"] != "ServiceMonitor"]
     for name in checked:
         kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
-    assert sorted(checked) == ["configmap", "contract-deployment", "contract-service", "poddisruptionbudget", "service", "statefulset", "ticker"]
+    own = [f"{flow}-{kind}" for flow in SINGLES for kind in ("deployment", "service")]
+    cells = ["configmap", "poddisruptionbudget", "service", "statefulset"]
+    assert sorted(checked) == sorted([*cells, *(f"invoicing-{kind}" for kind in cells), *own, "ticker"])
     misspelt = MANIFESTS["service"] | {"spec": MANIFESTS["service"]["spec"] | {"clusterIp": "None"}}
     with pytest.raises(kubernetes_validate.ValidationError, match="clusterIp"):
         kubernetes_validate.validate(misspelt, version, strict=True)
 
 
-def test_selectors_match_the_labels_that_they_mean():
-    labels, service = POD["metadata"]["labels"], MANIFESTS["service"]
-    usage = {manifest["metadata"]["name"] for name, manifest in MANIFESTS.items() if not name.startswith(("contract-", "ticker"))}
-    assert usage == {"tieout-usage"}
-    assert MANIFESTS["statefulset"]["spec"]["selector"]["matchLabels"] == labels
-    assert MANIFESTS["poddisruptionbudget"]["spec"]["selector"]["matchLabels"] == labels
+@pytest.mark.parametrize(("flow", "prefix"), [("usage", ""), ("invoicing", "invoicing-")])
+def test_selectors_match_the_labels_that_they_mean(flow, prefix):
+    cells, service = MANIFESTS[f"{prefix}statefulset"], MANIFESTS[f"{prefix}service"]
+    labels = cells["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == flow
+    named = {manifest["metadata"]["name"] for manifest in MANIFESTS.values() if manifest["metadata"]["labels"]["app.kubernetes.io/component"] == flow}
+    assert named == {f"tieout-{flow}"}
+    assert cells["spec"]["selector"]["matchLabels"] == labels
+    assert MANIFESTS[f"{prefix}poddisruptionbudget"]["spec"]["selector"]["matchLabels"] == labels
     assert service["spec"]["selector"] == labels
-    contract, asked = MANIFESTS["contract-deployment"], MANIFESTS["contract-service"]
-    assert contract["spec"]["selector"]["matchLabels"] == contract["spec"]["template"]["metadata"]["labels"] == asked["spec"]["selector"] != labels
-    monitored = MANIFESTS["servicemonitor"]["spec"]["selector"]["matchLabels"].items()
-    assert monitored <= service["metadata"]["labels"].items() and monitored <= asked["metadata"]["labels"].items()
-    assert POD["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"] == labels
-    assert MANIFESTS["statefulset"]["spec"]["serviceName"] == service["metadata"]["name"]
+    assert cells["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"] == labels
+    assert cells["spec"]["serviceName"] == service["metadata"]["name"]
     assert service["spec"]["clusterIP"] == "None"
+
+
+@pytest.mark.parametrize("flow", SINGLES)
+def test_selectors_of_a_flow_of_one_cell_match_its_own_labels(flow):
+    deployment, asked = MANIFESTS[f"{flow}-deployment"], MANIFESTS[f"{flow}-service"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == flow
+    assert {deployment["metadata"]["name"], asked["metadata"]["name"]} == {f"tieout-{flow}"}
+    assert deployment["spec"]["selector"]["matchLabels"] == asked["spec"]["selector"] == labels
+
+
+def test_the_monitor_finds_the_services_of_all_flows():
+    monitored = MANIFESTS["servicemonitor"]["spec"]["selector"]["matchLabels"].items()
+    services = [manifest for manifest in MANIFESTS.values() if manifest["kind"] == "Service"]
+    assert {service["metadata"]["name"] for service in services} == {f"tieout-{flow}" for flow in ("usage", *OTHERS)}
+    assert all(monitored <= service["metadata"]["labels"].items() for service in services)
+    assert all(service["spec"]["ports"] == MANIFESTS["service"]["spec"]["ports"] for service in services)
 
 
 def test_ports_are_the_health_endpoints_from_the_cell_to_the_monitor():
@@ -92,17 +115,27 @@ def test_the_startup_probe_waits_for_the_longest_restore():
     assert startup["periodSeconds"] * startup["failureThreshold"] >= Thresholds().restore_seconds_max
 
 
-@pytest.mark.parametrize("pod", ["tieout-usage-0", "tieout-usage-3", "my-tieout-usage-12"])
-def test_a_pods_command_gives_its_cell_the_ordinal_in_its_name(tmp_path, pod):
-    """The command is run by a real shell; only ``tieout`` is one that says what it was given."""
-    said = tmp_path / "tieout"
+def started_by(container, environment, folder):
+    """The options that a container's command gives: it is run by a real shell, only ``tieout`` is one that says what it was given."""
+    said = folder / "tieout"
     said.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n')
     said.chmod(0o755)
+    environment = environment | {"PATH": f"{folder}:/usr/bin:/bin"}
+    return options_of(subprocess.run(container["command"], env=environment, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+def settings_of(container):
+    """The variables that a container takes from ConfigMaps, each by its own name."""
+    references = {entry["name"]: entry["valueFrom"]["configMapKeyRef"] for entry in container["env"] if "configMapKeyRef" in entry["valueFrom"]}
+    assert all(reference["key"] == name for name, reference in references.items())
+    maps = {manifest["metadata"]["name"]: manifest["data"] for manifest in MANIFESTS.values() if manifest["kind"] == "ConfigMap"}
+    return {name: maps[reference["name"]][name] for name, reference in references.items()}
+
+
+@pytest.mark.parametrize("pod", ["tieout-usage-0", "tieout-usage-3", "my-tieout-usage-12"])
+def test_a_pods_command_gives_its_cell_the_ordinal_in_its_name(tmp_path, pod):
     settings = MANIFESTS["configmap"]["data"]
-    names = {entry["name"] for entry in CELL["env"]}
-    environment = {name: settings[name] for name in names - {"POD_NAME"}} | {"POD_NAME": pod, "PATH": f"{tmp_path}:/usr/bin:/bin"}
-    words = subprocess.run(CELL["command"], env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    options = options_of(words)
+    options = started_by(CELL, settings_of(CELL) | {"POD_NAME": pod}, tmp_path)
     assert (options.command, options.flow, options.cell) == ("run", "usage", int(pod.rpartition("-")[2]))
     assert (options.cells, options.generation) == (int(settings["CELLS"]), int(settings["GENERATION"]))
     assert (options.bootstrap, options.registry) == (settings["BOOTSTRAP"], settings["REGISTRY"])
@@ -112,18 +145,36 @@ def test_a_pods_command_gives_its_cell_the_ordinal_in_its_name(tmp_path, pod):
     assert options.client_config == f"{mounts['settings']}/client.properties"
 
 
-def test_the_contract_flow_is_one_pod_with_the_settings_and_the_rights_of_the_cells(tmp_path):
-    deployment = MANIFESTS["contract-deployment"]["spec"]
+def test_the_invoicing_flow_has_cells_like_the_usage_flows_in_a_number_of_its_own_and_no_volume(tmp_path):
+    cells = MANIFESTS["invoicing-statefulset"]["spec"]
+    pod, container = cells["template"]["spec"], cells["template"]["spec"]["containers"][0]
+    shared, own = MANIFESTS["configmap"]["data"], MANIFESTS["invoicing-configmap"]["data"]
+    options = started_by(container, settings_of(container) | {"POD_NAME": "tieout-invoicing-1"}, tmp_path)
+    assert (options.command, options.flow, options.cell, options.cache) == ("run", "invoicing", 1, None)
+    assert set(own) == {"CELLS", "GENERATION"}
+    assert (options.cells, options.generation) == (cells["replicas"], int(own["GENERATION"])) == (int(own["CELLS"]), 1)
+    assert (options.bootstrap, options.registry) == (shared["BOOTSTRAP"], shared["REGISTRY"])
+    assert options.health_address == f"0.0.0.0:{HEALTH_PORT}"
+    as_usage = MANIFESTS["statefulset"]["spec"]
+    assert {name for name in as_usage if cells.get(name) != as_usage[name]} == {
+        "serviceName", "replicas", "selector", "template", "volumeClaimTemplates", "persistentVolumeClaimRetentionPolicy",
+    }
+    assert {name for name in POD["spec"] if pod.get(name) != POD["spec"][name]} == {"topologySpreadConstraints", "containers"}
+    assert {name for name in CELL if container.get(name) != CELL[name]} == {"command", "env", "volumeMounts"}
+    assert container["volumeMounts"] == [mount for mount in CELL["volumeMounts"] if mount["name"] != "cache"]
+    budget = MANIFESTS["invoicing-poddisruptionbudget"]["spec"]
+    assert {**budget, "selector": None} == {**MANIFESTS["poddisruptionbudget"]["spec"], "selector": None}
+
+
+@pytest.mark.parametrize("flow", SINGLES)
+def test_a_flow_of_one_cell_is_one_pod_with_the_settings_and_the_rights_of_the_cells(tmp_path, flow):
+    deployment = MANIFESTS[f"{flow}-deployment"]["spec"]
     pod, container = deployment["template"]["spec"], deployment["template"]["spec"]["containers"][0]
     assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
-    said = tmp_path / "tieout"
-    said.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n')
-    said.chmod(0o755)
     settings = MANIFESTS["configmap"]["data"]
     assert all(entry["valueFrom"]["configMapKeyRef"] == {"name": "tieout-usage", "key": entry["name"]} for entry in container["env"])
-    environment = {entry["name"]: settings[entry["name"]] for entry in container["env"]} | {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    options = options_of(subprocess.run(container["command"], env=environment, capture_output=True, text=True, check=True).stdout.splitlines())
-    assert (options.command, options.flow, options.cells, options.bootstrap) == ("run", "contract", 1, settings["BOOTSTRAP"])
+    options = started_by(container, settings_of(container), tmp_path)
+    assert (options.command, options.flow, options.cells, options.bootstrap) == ("run", flow, 1, settings["BOOTSTRAP"])
     assert options.health_address == f"0.0.0.0:{HEALTH_PORT}"
     own = POD["spec"]["securityContext"]
     assert own | pod["securityContext"] == own
@@ -211,14 +262,22 @@ def test_compose_runs_every_cell_once_and_watches_it():
         assert f"cache-{options.cell}:{options.cache}" in COMPOSE["services"][name]["volumes"]
 
 
-def test_compose_runs_the_contract_flow_once_on_topics_of_its_own_and_watches_it():
-    contract, made = (options_of(COMPOSE["services"][name]["command"]) for name in ("contract", "contract-topics"))
+@pytest.mark.parametrize("flow", OTHERS)
+def test_compose_runs_each_other_flow_once_on_topics_of_its_own_and_watches_it(flow):
+    one, made = (options_of(COMPOSE["services"][name]["command"]) for name in (flow, f"{flow}-topics"))
     usage = options_of(COMPOSE["services"]["usage-0"]["command"])
-    assert (contract.flow, contract.cells, contract.health_address) == ("contract", 1, f"0.0.0.0:{HEALTH_PORT}")
-    assert (contract.bootstrap, contract.registry, contract.schema_lock) == (usage.bootstrap, usage.registry, usage.schema_lock)
-    assert (made.flow, made.partitions) == ("contract", options_of(COMPOSE["services"]["topics"]["command"]).partitions)
+    assert (one.flow, one.cells, one.health_address) == (flow, 1, f"0.0.0.0:{HEALTH_PORT}")
+    assert (one.bootstrap, one.registry, one.schema_lock) == (usage.bootstrap, usage.registry, usage.schema_lock)
+    assert (made.flow, made.partitions) == (flow, options_of(COMPOSE["services"]["topics"]["command"]).partitions)
+    assert set(COMPOSE["services"][flow]["depends_on"]) == {f"{flow}-topics", "lock"}
     scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["scrape_configs"]
-    assert [job for job in scraped if job["job_name"] == "tieout-contract"] == [{"job_name": "tieout-contract", "static_configs": [{"targets": [f"contract:{HEALTH_PORT}"]}]}]
+    assert [job for job in scraped if job["job_name"] == f"tieout-{flow}"] == [{"job_name": f"tieout-{flow}", "static_configs": [{"targets": [f"{flow}:{HEALTH_PORT}"]}]}]
+
+
+def test_compose_makes_the_flows_topics_one_after_the_other():
+    """They have topics in common, and two that make one at a time are in each other's way."""
+    order = ["topics", *(f"{flow}-topics" for flow in OTHERS)]
+    assert [list(COMPOSE["services"][name]["depends_on"]) for name in order] == [["kafka"], *([name] for name in order[:-1])]
 
 
 def test_compose_makes_topics_that_one_broker_can_hold_with_a_partition_for_every_cell():
@@ -309,13 +368,13 @@ def test_every_alert_is_operational_and_has_an_owner_a_severity_and_a_heading_in
 
 
 def test_every_alert_is_tested_where_it_fires_and_where_it_must_not():
-    cases = [case for test in RULE_TESTS["tests"] for case in test.get("alert_rule_test", [])]
+    cases = [case for test in RULE_TESTS for case in test.get("alert_rule_test", [])]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == set(ALERTS)
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == set(ALERTS)
 
 
 def test_the_series_of_the_rules_tests_are_such_as_cells_expose():
-    for test in RULE_TESTS["tests"]:
+    for test in RULE_TESTS:
         for series in test["input_series"]:
             ((name, labels),) = selectors(series["series"])
             if name != "up":
@@ -328,7 +387,7 @@ def test_promtool_accepts_the_rules_their_tests_and_the_configuration():
     tool = promtool.path()
     assert f"SUCCESS: {len(ALERTS) + len(RECORDS)} rules found" in run(tool, "check", "rules", DEPLOY / "prometheus/rules.yaml")
     run(tool, "check", "config", DEPLOY / "prometheus/prometheus.yaml")
-    assert "SUCCESS" in run(tool, "test", "rules", DEPLOY / "prometheus/rules_test.yaml")
+    assert "SUCCESS" in run(tool, "test", "rules", *RULE_TEST_FILES)
 
 
 def test_promtool_finds_nothing_to_say_of_the_metrics_names():

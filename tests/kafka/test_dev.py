@@ -15,7 +15,7 @@ from flows import topics
 from flows.stack import loopback
 from tests.kafka.conftest import ROOT
 
-PARTS = ["Kafka", "The schema registry", "The usage flow", "The contract flow", "The ticker"]
+PARTS = ["Kafka", "The schema registry", "The usage flow", "The contract flow", "The invoicing flow", "The document flow", "The ticker"]
 
 
 @contextmanager
@@ -56,6 +56,16 @@ def rated(bootstrap, wanted):
     return [message.value() for message in found]
 
 
+def taken(row, wanted):
+    """How many rated records the invoicing flow's metrics count, once they are so many or 30 seconds are over."""
+    deadline, found = time.monotonic() + 30, 0.0
+    while found < wanted and time.monotonic() < deadline:
+        text = loopback.get(port_of(row), "/metrics")
+        found = sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith('tieout_events_total{fate="taken"'))
+        time.sleep(0.1)
+    return found
+
+
 def counted(row):
     """What the flow's metrics say, by fate."""
     text = loopback.get(port_of(row), "/metrics")
@@ -67,11 +77,13 @@ def test_one_command_starts_everything_prices_usage_goes_on_with_its_data_and_en
     folder = tmp_path / "dev"
     with dev(folder, "--rate", "400", "--partitions", "2", "--customers", "20") as (process, rows):
         assert [row["part"] for row in rows] == PARTS
-        kafka, registry, flow, contract, ticker = rows
+        kafka, registry, flow, contract, invoicing, document, ticker = rows
         values = rated(kafka["address"], 100)
         ids = {int.from_bytes(value[1:5]) for value in values}
         assert ids == {SchemaRegistryClient({"url": registry["address"]}).get_latest_version(f"{topics.RATED}-value").schema_id}
-        assert 'tieout_partition_restored{flow="contract",partition="0"} 1.0' in loopback.get(port_of(contract), "/metrics")
+        for one, name in ((contract, "contract"), (document, "document")):
+            assert f'tieout_partition_restored{{flow="{name}",partition="0"}} 1.0' in loopback.get(port_of(one), "/metrics")
+        assert taken(invoicing, 100) >= 100
         before = counted(flow)
         assert before["priced"] >= 100
         assert json.loads(loopback.get(port_of(ticker), "/health"))["live"]
