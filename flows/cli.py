@@ -103,7 +103,7 @@ def _demo(commands: Commands) -> None:
 
 
 def _dev(commands: Commands) -> None:
-    dev = _add(commands, "dev", "start broker, schema registry, the usage flow, the ticker and a seeded load, until Ctrl-C", "tieout dev --rate 1000")
+    dev = _add(commands, "dev", "start broker, schema registry, all flows but the route, the ticker and a seeded load, until Ctrl-C", "tieout dev --rate 1000")
     dev.add_argument("--dir", default="tieout-dev", help="the folder of data and logs (default: tieout-dev)")
     dev.add_argument("--rate", type=int, default=500, help="usage events a second (default: 500)")
     dev.add_argument("--customers", type=int, default=200, help="customers (default: 200)")
