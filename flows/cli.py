@@ -185,8 +185,8 @@ def _document(commands: Commands) -> None:
 
 
 def _explain(commands: Commands) -> None:
-    explain = _add(commands, "explain", "derive a rated record or an event, line by line", "tieout explain evt-1 --dir data")
-    explain.add_argument("id", help="a rated_id, or a usage event's id")
+    explain = _add(commands, "explain", "derive a rated record, an event or a line of an invoice", "tieout explain evt-1 --dir data")
+    explain.add_argument("id", help="a rated_id, a usage event's id, or the line_id of an invoice")
     _dir(explain)
 
 

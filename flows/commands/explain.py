@@ -1,7 +1,7 @@
-"""``tieout explain``: how an amount came about, line by line, from a rated record or a usage event.
+"""``tieout explain``: how an amount came about, line by line, from a rated record, a usage event, or a line of an invoice.
 
 It reads the rated topic for the records, the contract for the terms that priced them, and tells each step of what a
-price holds in its one order.
+price holds in its one order. Of a line it lists the rated records behind it.
 """
 
 import argparse
@@ -11,11 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows import codecs, contract_records, output, topics
+from flows import codecs, contract_records, invoice_evidence, output, topics
 from flows.cli import CommandError
 from flows.commands import files
+from flows.invoice_evidence import Evidence
 from sources.files import TopicReader
 from tieout.contracts import Charge, ContractVersion
+from tieout.invoicing import wire
 
 _ROWS = 50_000
 
@@ -25,7 +27,11 @@ def run(options: argparse.Namespace) -> int:
     root, partitions = files.folder(options.dir)
     found = [row for partition in range(partitions) for row in _records(root, partition, options.id)]
     if not found:
-        msg = f"{root}: no rated record has id {options.id!r}, and no rated usage event; it may be held or rejected: look with 'tieout topic peek usage.hold.v1 --dir {root}'"
+        evidence = invoice_evidence.behind(root, partitions, options.id)
+        if evidence is not None:
+            _show_line(evidence, options.output)
+            return 0
+        msg = f"{root}: no rated record has id {options.id!r}, no rated usage event, and no line of an invoice; it may be held or rejected: look with 'tieout topic peek usage.hold.v1 --dir {root}'"
         raise CommandError(msg)
     if options.output != "table":
         output.show(found, options.output)
@@ -33,6 +39,22 @@ def run(options: argparse.Namespace) -> int:
     for row in found:
         output.show(_steps(root, row), "table", f"rated record {row['rated_id']}")
     return 0
+
+
+def _show_line(evidence: Evidence, how: str) -> None:
+    """The line, and the rated records behind it; as JSON the records alone."""
+    if how == "table":
+        facts = wire.line_document(evidence.line, evidence.invoice.contract_id)
+        shown = [{"what": name, "value": value} for name, value in facts.items() if name != "tiers" and value is not None]
+        output.show([{"what": "invoice_id", "value": evidence.invoice.invoice_id}, *shown], how, f"invoice line {evidence.line.line_id}")
+    rows = [
+        {
+            "rated_id": row["rated_id"], "source": row["usage"]["source"], "event": row["usage"]["id"], "cause": row["cause"]["kind"], "version": row["contract_version"],
+            "time": str(row["time"]), "quantity": f"{row['quantity']:f}", "amount": f"{row['amount']:f}", "partition": row["partition"], "offset": row["offset"],
+        }
+        for row in evidence.records
+    ]
+    output.show(rows, how, "rated records behind it, proved by its count and digest")
 
 
 def _records(root: Path, partition: int, wanted: str) -> list[dict[str, Any]]:
