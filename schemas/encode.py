@@ -19,13 +19,15 @@ from schemas import catalog
 from schemas.catalog import Avro, Schema, non_null, nullable
 from schemas.cursor import too_large
 from schemas.names import collect, full, kind_of
-from schemas.pieces import Mask, Piece, Pool, masked, varint
+from schemas.pieces import Block, Mask, Piece, Pool, masked, varint
 
 I64 = npt.NDArray[np.int64]
 Write = Callable[[Pool, pa.Array, Mask | None], list[Piece]]
 """Pieces of a column; where the mask is given, rows outside of it have no bytes."""
 
 _WORDS_PER_ROW: Final = 2
+_BLOCK: Final = 256
+"""Texts of one length are laid side by side with their neighbours up to so many bytes."""
 
 
 class EncodeError(ValueError):
@@ -202,8 +204,13 @@ def _text(wanted: pa.DataType, path: str) -> Write:
         offsets = np.frombuffer(ends, dtype, len(column) + 1, column.offset * dtype().itemsize).astype(np.int64)
         raw = memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
         offsets -= offsets[0]
-        numbers = np.arange(len(column)) + pool.add(raw, offsets)
-        return [masked(pool, pool.longs(np.diff(offsets)), mask), masked(pool, numbers, mask)]
+        length = np.diff(offsets)
+        body: Piece
+        if length.min() == length.max() <= _BLOCK:
+            body = Block(np.frombuffer(raw, np.uint8).reshape(len(column), -1)) if len(raw) else b""
+        else:
+            body = np.arange(len(column)) + pool.add(raw, offsets)
+        return [masked(pool, pool.longs(length), mask), masked(pool, body, mask)]
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         if not len(column):

@@ -18,6 +18,7 @@ from schemas.cursor import Cursor, Fault
 from schemas.names import kind_of
 
 I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Read = Callable[[Cursor], pa.Array]
 NUMBERS: Final = {"int": 0, "long": 1, "float": 2, "double": 3}
 ROUNDS: Final = 4096
@@ -185,18 +186,19 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
     while True:
         heads = going & (left == 0)
         if heads.any():
-            left[heads] = _block(cursor, heads, width, counts[heads])
+            _blocks(cursor, heads, width, counts, left)
             going &= left > 0
         if not going.any():
             break
-        if going.all():
+        reading = _or_all(going, cursor)
+        if reading.all():
             pieces.append(read(cursor))
         else:
-            part = cursor.part(going)
+            part = cursor.part(reading)
             pieces.append(read(part))
-            cursor.merge(going, part)
-        places.append(np.nonzero(going)[0])
-        counts[going] += 1
+            cursor.merge(reading, part)
+        places.append(np.nonzero(reading)[0])
+        counts[reading] += 1
         left[going] -= 1
         going &= cursor.fault == 0
         if len(pieces) >= ROUNDS:
@@ -210,17 +212,32 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
     return counts, [pa.concat_arrays(list(column)).take(order) for column in zip(*pieces, strict=True)]
 
 
-def _block(cursor: Cursor, heads: npt.NDArray[np.bool_], width: int, had: I64) -> I64:
-    """Read a block's count (and its size in bytes, where the count is negative): 0 at the end or in a broken row."""
-    part = cursor.part(heads)
-    begin, count = part.pos, part.long()
+def _or_all(rows: Mask, cursor: Cursor) -> Mask:
+    """These rows, or all where the others are broken: a broken row reads as nothing, and leaving it out costs more."""
+    broken = cursor.fault > 0
+    return rows | broken if (rows | broken).all() else rows
+
+
+def _blocks(cursor: Cursor, heads: Mask, width: int, had: I64, left: I64) -> None:
+    """Set how many items are left in the blocks that begin in some of the rows."""
+    reading = _or_all(heads, cursor)
+    if reading.all():
+        left[:] = _counts(cursor, width, had)
+        return
+    part = cursor.part(reading)
+    left[reading] = _counts(part, width, had[reading])
+    cursor.merge(reading, part)
+
+
+def _counts(cursor: Cursor, width: int, had: I64) -> I64:
+    """Read a block's count in each row (and its size in bytes, where the count is negative): 0 at the end or in a broken row."""
+    begin, count = cursor.pos, cursor.long()
     negative = count < 0
     if negative.any():
-        sized = part.part(negative)
+        sized = cursor.part(negative)
         sized.long()
-        part.merge(negative, sized)
+        cursor.merge(negative, sized)
         count = np.where(negative, -count, count)
-    most = (part.end - part.pos) // width if width else ROUNDS - had
-    part.blame((count < 0) | (count > most), Fault.COUNT, begin)
-    cursor.merge(heads, part)
-    return np.where(part.fault > 0, 0, count)
+    most = (cursor.end - cursor.pos) // width if width else ROUNDS - had
+    cursor.blame((count < 0) | (count > most), Fault.COUNT, begin)
+    return np.where(cursor.fault > 0, 0, count)

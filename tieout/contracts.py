@@ -158,7 +158,7 @@ _T = TypeVar("_T")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def _document(cls: type[_T]) -> type[_T]:
     """How every part of a contract is declared: frozen, strict about unknown fields, and small in memory."""
-    return dataclass(cls, frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value]
+    return dataclass(cls, frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", defer_build=True))  # type: ignore[return-value]
 
 
 @_document
@@ -378,7 +378,7 @@ class Charge:
     product_id: Name | None = None
     legal_entity_id: Name | None = None
     meter: Name | None = None
-    aggregation: Aggregation = Aggregation()
+    aggregation: Aggregation = Field(default_factory=Aggregation)
     filters: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     group_by: tuple[Name, ...] = ()
     unit_conversion: UnitConversion | None = None
@@ -517,14 +517,14 @@ class ContractVersion:
     legal_entity_id: Name = "default"
     currency: Currency = "USD"
     status: Literal["draft", "approved", "active", "suspended", "terminated"] = "active"
-    change: Change = Change()
+    change: Change = Field(default_factory=Change)
     effective_from: Instant
     effective_to: Instant | None = None
     recorded_at: Instant | None = None
     term: Term | None = None
     rate_card: RateCardRef | None = None
     overrides: tuple[Charge, ...] = ()
-    billing: Billing = Billing()
+    billing: Billing = Field(default_factory=Billing)
     charges: tuple[Charge, ...] = ()
     coupons: tuple[Coupon, ...] = ()
     commitments: tuple[Commitment, ...] = ()

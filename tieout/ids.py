@@ -26,7 +26,8 @@ _IC1, _IC2, _IC3, _IC4 = int(_C1), int(_C2), int(_C3), int(_C4)
 _IF1, _IF2, _IG1, _IG2 = int(_F1), int(_F2), int(_G1), int(_G2)
 _S33, _S30, _S27, _S31 = U64(33), U64(30), U64(27), U64(31)
 _SEED, _M, _U24, _U13, _U15 = np.uint32(0x9747B28C), np.uint32(0x5BD1E995), np.uint32(24), np.uint32(13), np.uint32(15)
-_HEX: Final = np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
+_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)[np.arange(1 << 16)[:, None] >> np.array([12, 8, 4, 0]) & 15].view(np.uint32).ravel()
+"""The text of two bytes."""
 
 
 class EventKey(NamedTuple):
@@ -86,14 +87,13 @@ def of_integers(values: npt.NDArray[np.int64]) -> Lanes:
 
 def combine(left: Lanes, right: Lanes) -> Lanes:
     """Hash the ordered pair of two hashes, row by row; with one side fixed it is one to one."""
-    left, right = np.broadcast_arrays(left, right)
-    out = np.empty(left.shape, U64)
-    a, b = left[:, 0], left[:, 1]
-    c, d = right[:, 0], right[:, 1]
-    high = _fmix(a ^ (c * _C1 + _C2))
-    low = _gmix(b + ((d ^ _C3) * _C4))
-    out[:, 0] = high + (low ^ _C2)
-    out[:, 1] = _gmix(low ^ (high * _C1))
+    high = _fmix(left[:, 0] ^ (right[:, 0] * _C1 + _C2))
+    low = _gmix(left[:, 1] + (right[:, 1] ^ _C3) * _C4)
+    out = np.empty((len(high), 2), U64)
+    np.add(high, low ^ _C2, out=out[:, 0])
+    high *= _C1
+    high ^= low
+    out[:, 1] = _gmix(high)
     return out
 
 
@@ -122,8 +122,8 @@ def pair_of(left: Pair, right: Pair) -> Pair:
 def hexadecimal(hashes: Lanes) -> pa.Array:
     """Hashes as a column of 32-digit strings."""
     n = len(hashes)
-    raw = np.ascontiguousarray(hashes.byteswap()).view(np.uint8).reshape(n, 16)
-    data = np.ascontiguousarray(_HEX[raw])
+    pairs = np.ascontiguousarray(hashes).view(np.uint16).reshape(n, 2, 4)[:, :, ::-1]  # a lane's high bytes come first
+    data = _HEX.take(pairs)
     offsets = np.arange(0, 32 * n + 1, 32, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data))
 
@@ -157,15 +157,23 @@ def partitions_of(keys: pa.Array, partitions: int) -> npt.NDArray[np.int64]:
 
 
 def _fmix(x: Lanes) -> Lanes:
-    x = (x ^ (x >> _S33)) * _F1
-    x = (x ^ (x >> _S33)) * _F2
-    return x ^ (x >> _S33)
+    return _mix(x, (_S33, _F1), (_S33, _F2), _S33)
 
 
 def _gmix(x: Lanes) -> Lanes:
-    x = (x ^ (x >> _S30)) * _G1
-    x = (x ^ (x >> _S27)) * _G2
-    return x ^ (x >> _S31)
+    return _mix(x, (_S30, _G1), (_S27, _G2), _S31)
+
+
+def _mix(x: Lanes, first: tuple[U64, U64], second: tuple[U64, U64], last: U64) -> Lanes:
+    """Twice ``x ^= x >> shift; x *= factor``, and a last shift: in few arrays, for columns are larger than a cache."""
+    for shift, factor in (first, second):
+        moved = x >> shift
+        moved ^= x
+        moved *= factor
+        x = moved
+    moved = x >> last
+    moved ^= x
+    return moved
 
 
 def _fmix_one(x: int) -> int:

@@ -19,7 +19,7 @@ from tieout import money
 from tieout.contracts import ContractRefused, Currency, Instant, Name, Problem, exact_decimal, parse_charges
 from tieout.reference import KINDS
 
-_STRICT: Final = ConfigDict(extra="forbid")
+_STRICT: Final = ConfigDict(extra="forbid", defer_build=True)
 _KEY_BYTES: Final = 32
 _RATE_DIGITS: Final = 24
 _RATE_SCALE: Final = 12
