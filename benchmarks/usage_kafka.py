@@ -34,16 +34,17 @@ RUN = """
 from flows import machine
 machine.settle()  # as the command line does
 import json, os, resource, sys, time
-from flows import bytewax_engine, local_engine
+from importlib import import_module
 from flows.cells import Share
 from flows.flow_metrics import FlowMetrics
 from flows.kafka_place import KafkaPlace
 from flows.usage_live import Live, LiveCell
 bootstrap, prefix, installation, engine, rows, seconds, cell, cells, partitions, schema = sys.argv[1:]
+engine = import_module(f"flows.{engine}_engine")
 place = KafkaPlace({"bootstrap.servers": bootstrap}, installation, prefix, {1: json.load(open(schema))})
 share = Share(int(cell), int(cells))
 mine = share.partitions(int(partitions))
-live = LiveCell(place, mine, Live(share, rows=int(rows), seconds=float(seconds), drain=True), FlowMetrics("usage", mine), {"bytewax": bytewax_engine, "local": local_engine}[engine].run, lambda: False, print)
+live = LiveCell(place, mine, Live(share, rows=int(rows), seconds=float(seconds), drain=True), FlowMetrics("usage", mine), engine.run, lambda: False, print)
 at = time.monotonic()
 start = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 before = start()
@@ -120,6 +121,7 @@ def _measure(options: argparse.Namespace, bootstrap: str, folder: Path) -> None:
     oracle = fill(place, bootstrap, options, folder)
     print(f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores, {options.events:,} events, {options.partitions} partitions, {options.customers:,} customers", flush=True)
     place.admin.create_topics([NewTopic(f"{PREFIX}edge", options.partitions, 1)])[f"{PREFIX}edge"].result()
+    _process("from flows import bytewax_engine, flow_metrics, kafka_place, local_engine, machine, usage_live").communicate()  # bytecode is written once
     edge = _result(_process(EDGE, bootstrap, PREFIX, options.partitions))
     print(f"{'poll alone':>20} {edge['poll']:.2f}, produce alone {edge['produce']:.2f} CPU-s/M", flush=True)
     runs = itertools.product(options.engines.split(","), options.intervals.split(","), map(int, options.cells.split(",")))
@@ -193,7 +195,8 @@ def check(bootstrap: str, reference: Path, oracle: Path, folder: Path) -> dict:
 
 
 def _process(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    settings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # what is installed has its bytecode
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
 
 
 def _result(process: subprocess.Popen[str]) -> dict:
