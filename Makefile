@@ -27,6 +27,7 @@ bench: $(READY)
 
 chaos: $(READY)
 	TIEOUT_KILLS=50 TIEOUT_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/flow/test_kill.py -v
+	TIEOUT_KILLS=60 TIEOUT_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/kafka/test_invoicing.py tests/flow/test_invoicing_kill.py tests/flow/test_document_flow.py -m kill -v
 	$(VENV)/bin/python -m tests.chaos --seed $(SEED) --kills 100 --broker-faults 5
 	$(VENV)/bin/python -m tests.chaos.bugs
 

@@ -209,9 +209,9 @@ def _verify(commands: Commands) -> None:
 
 
 def _replay(commands: Commands) -> None:
-    replay = _add(commands, "replay", "price a folder again as its tokens say and compare; nothing is written", "tieout replay --dir data")
+    replay = _add(commands, "replay", "price and bill a folder again as its tokens say and compare; nothing is written", "tieout replay --dir data")
     _dir(replay)
-    replay.add_argument("--rows", type=int, default=25_000, help="records a batch; the result does not depend on it (default: 25000)")
+    replay.add_argument("--rows", type=int, default=25_000, help="usage records a batch; the result does not depend on it (default: 25000)")
 
 
 def _rescale(commands: Commands) -> None:

@@ -19,7 +19,7 @@ from tests.kafka.toxiproxy import Toxiproxy
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="The usage flow on a broker under faults, judged by an oracle of its own.")
     parser.add_argument("--seed", type=int, default=1)
-    for name in ("events", "kills", "broker_faults", "zombies", "take_overs", "freezes", "rescales", "unanswered", "full_disks", "rows"):
+    for name in ("events", "kills", "broker_faults", "zombies", "take_overs", "freezes", "rescales", "unanswered", "full_disks", "tickers", "rows"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=Plan._field_defaults[name])
     parser.add_argument("--folder", type=Path, help="where logs stay (default: a temporary folder, kept where something broke)")
     options = vars(parser.parse_args(arguments))

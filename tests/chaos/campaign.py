@@ -14,10 +14,11 @@ from typing import NamedTuple
 from confluent_kafka.admin import AdminClient
 
 from flows import kafka_topics, topics
-from tests.chaos import cells, faults, judge, wire
+from tests.chaos import cells, faults, judge, oracle, wire
 from tests.chaos.feeder import Feeder
-from tests.chaos.input import Shares, make
+from tests.chaos.input import SPAN, START, Shares, make
 from tests.chaos.observed import Reader
+from tests.chaos.ticking import Ticker
 from tieout.usage_stage import Limits
 
 PROBE_SECONDS = 3
@@ -38,6 +39,8 @@ class Plan(NamedTuple):
     rescales: int = 2
     unanswered: int = 3
     full_disks: int = 2
+    tickers: int = 4
+    """How often the ticker is killed; where it is not, none runs."""
     partitions: int = 12
     cells: int = 3
     customers: int = 300
@@ -90,7 +93,7 @@ class Campaign:
         self.reader = Reader(broker.bootstrap, self.deployment.prefix, plan.partitions)
         self.given = make(plan.seed, plan.events, plan.customers, plan.partitions, plan.shares)
         self.report = Report(plan)
-        self.group, self.running, self.loose = None, {}, []
+        self.group, self.ticker, self.running, self.loose = None, None, {}, []
         self.count, self.generation = plan.cells, 1
         self.expected, self.deaths, self.files, self.shielded = {}, Counter(), Counter(), set()
         self.kills = self.slice = 0
@@ -102,6 +105,8 @@ class Campaign:
         self.feeder = Feeder(self.broker.bootstrap, self.deployment.prefix, self.plan.partitions, self.given)
         self.group = cells.Group()
         try:
+            if self.plan.tickers:
+                self.ticker = Ticker(self.deployment, self.group, START)
             self.feeder.start()
             self._strike()
             self._drain()
@@ -120,6 +125,7 @@ class Campaign:
     def _strike(self):
         plan, rnd = self.plan, self.rnd
         special = [faults.zombie] * plan.zombies + [faults.take_over] * plan.take_overs + [faults.frozen_past_the_timeout] * plan.freezes
+        special += [faults.ticker_killed] * plan.tickers
         special += [faults.rescaled] * plan.rescales + [faults.commit_unanswered] * plan.unanswered + [faults.disk_full] * plan.full_disks
         broker = faults.NETWORK if plan.network else faults.BROKER
         special += [broker[number % len(broker)] for number in range(plan.broker_faults)]
@@ -149,7 +155,12 @@ class Campaign:
         contracts = Counter(cells_partition(d, self.plan.partitions) for p in self.given.publications for d in p.documents)
         known = [contracts[partition] for partition in range(self.plan.partitions)]
 
+        instant = oracle.NEVER if self.ticker is None else self.ticker.finish(self._now(), self.until, lambda: judge.ticks(self.reader))
+        self.ticker = None
+
         def drained():
+            if instant != oracle.NEVER and any(clock is None or clock < instant for clock in self._clocks()):
+                return False
             group = self.deployment.installation + ".usage"
             return self.reader.positions(group, topics.USAGE) == wanted and self._at(topics.CONTRACTS) == known
 
@@ -160,6 +171,14 @@ class Campaign:
             self.expected[cell.number] = "stopped"
             cell.stop()
         self._wait_for_the_end(list(self.running.values()))
+
+    def _clocks(self):
+        """The clock of each partition, by its last token."""
+        return [wire.decode("state_token", found[-1].value)["clock"] if found else None for found in self.reader.topic(judge.TOKEN, last=8)]
+
+    def _now(self):
+        """The time of the last event that was appended, as the input is made."""
+        return START + SPAN * self.feeder.sent // self.plan.events
 
     def _restart_changes_nothing(self):
         """A flow that has read everything writes nothing when it is started again."""
@@ -371,6 +390,10 @@ class Campaign:
         if self.feeder.failure is not None:
             raise Stalled(f"the feeder failed: {self.feeder.failure!r}")
         self._probe()
+        if self.ticker is not None:
+            self.ticker.tell(self._now())
+            if self.ticker.ended_by_itself:
+                raise Stalled(f"the ticker has ended by itself: {self.ticker.words}")
         for ordinal, cell in list(self.running.items()):
             if not cell.ended:
                 continue
@@ -409,4 +432,4 @@ def cells_partition(document, partitions):
 
 def quiet(plan):
     """The same without any fault."""
-    return plan._replace(kills=0, broker_faults=0, zombies=0, take_overs=0, freezes=0, rescales=0, unanswered=0, full_disks=0)
+    return plan._replace(kills=0, broker_faults=0, zombies=0, take_overs=0, freezes=0, rescales=0, unanswered=0, full_disks=0, tickers=0)

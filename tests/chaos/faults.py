@@ -225,6 +225,16 @@ def rescaled(run, rnd):
     return "rescaled"
 
 
+def ticker_killed(run, rnd):
+    """The ticker is killed at any instant, and another one goes on."""
+    run.feed()
+    run.wait(rnd.uniform(0, 1.5))
+    run.ticker.kill()
+    run.wait(rnd.uniform(0, 1))
+    run.ticker.start()
+    return "ticker killed"
+
+
 def timed(fault, run, rnd):
     """What a fault hit, and how long it took."""
     began = time.monotonic()

@@ -22,6 +22,8 @@ from tests.chaos import oracle, wire
 from tieout import ids
 
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
+TICKS = f"{topics.COMMANDS}/0#tick"
+"""How a token names the ticks that have counted."""
 OUTPUTS = (topics.RATED, topics.HOLDS, topics.EXCEPTIONS, DEAD)
 MOST = 5
 """Examples told of each check."""
@@ -71,6 +73,7 @@ def judge(reader, group, records, documents):
     """Everything: input, transactions, tokens, fates, rated usage, dead letters, holds, exceptions, positions."""
     breaks, partitions = _Breaks(), range(reader.partitions)
     topics_ = {topic: reader.topic(topic) for topic in (topics.USAGE, *OUTPUTS, STATE, SEEN, TOKEN)}
+    ticked = ticks(reader)
     contracts = [[d for d in documents if ids.partition_of(d["customer_id"], reader.partitions) == p] for p in partitions]
     _input(breaks, topics_[topics.USAGE], records)
     _closed(breaks, reader, topics_)
@@ -81,21 +84,23 @@ def judge(reader, group, records, documents):
         whole = oracle.Interval(len(contracts[p]), log[-1].offset + 1 if log else 0)
         final.append(oracle.Partition(contracts[p]).follow(log, [whole]).with_final_facts())
         _tokens(breaks, p, tokens[p], {topic: found[p] for topic, found in topics_.items()})
-        intervals = [oracle.Interval(t["positions"].get(topics.CONTRACTS, 0), t["positions"][topics.USAGE]) for t in tokens[p]]
-        if any(a.usage > b.usage or a.contracts > b.contracts for a, b in pairwise(intervals)):
+        intervals = [oracle.Interval(t["positions"].get(topics.CONTRACTS, 0), t["positions"][topics.USAGE], _tick(ticked, t)) for t in tokens[p]]
+        if any(a.usage > b.usage or a.contracts > b.contracts or a.tick > b.tick for a, b in pairwise(intervals)):
             breaks.add("tokens", f"partition {p}: positions go back")
             intervals = [whole]
         followed.append(oracle.Partition(contracts[p]).follow(log, intervals))
         if len(intervals) == len(tokens[p]):
             _intervals(breaks, p, tokens[p], followed[p])
         ends = {topics.USAGE: whole.usage, topics.CONTRACTS: whole.contracts}
-        breaks.same("positions", f"partition {p}, last token", tokens[p][-1]["positions"] if tokens[p] else {}, ends if tokens[p] else {})
+        read = {name: position for name, position in (tokens[p][-1]["positions"] if tokens[p] else {}).items() if "#" not in name}
+        breaks.same("positions", f"partition {p}, last token", read, ends if tokens[p] else {})
     for topic, ends in ((topics.USAGE, [log[-1].offset + 1 if log else 0 for log in topics_[topics.USAGE]]), (topics.CONTRACTS, list(map(len, contracts)))):
         at = [max(position, 0) for position in reader.positions(group, topic)]
         breaks.same("positions", f"group of {topic}", at, ends)
     rated = [wire.decode("rated_usage", r.value) | {"key": r.key, "partition": p} for p in partitions for r in topics_[topics.RATED][p]]
     _rated(breaks, rated, followed, final)
     _money(breaks, rated, final, tokens)
+    _ticks(breaks, ticked)
     _dead(breaks, topics_[DEAD], topics_[topics.USAGE], followed)
     _holds(breaks, topics_[topics.HOLDS], followed)
     _exceptions(breaks, topics_[topics.EXCEPTIONS], topics_[topics.USAGE], followed)
@@ -103,7 +108,31 @@ def judge(reader, group, records, documents):
     for part in followed:
         totals.update(part.totals)
     figures = dict(totals) | {"rated": len(rated), "intervals": sum(map(len, tokens)), "charges": sum(len(part.charges()) for part in final)}
+    counted = sum(a["positions"].get(TICKS, 0) != b["positions"].get(TICKS, 0) for found in tokens for a, b in pairwise(found))
+    figures |= {"ticks": len(ticked), "intervals that a tick moved": counted}
     return Verdict(breaks.all(), figures | {"full states": sum(r.key == b"full" for found in topics_[STATE] for r in found)})
+
+
+def ticks(reader):
+    """The ticks on the topic of commands: the position after each, and the instant that it stands for."""
+    found = []
+    for record in reader.topic(topics.COMMANDS, partitions=1)[0]:
+        row = wire.decode("command", record.value)
+        if row["kind"] == "tick":
+            found.append((record.offset + 1, min(row["at"], record.stamp * 1000)))
+    return found
+
+
+def _tick(ticked, token):
+    """The newest tick that had counted for an interval, by its token."""
+    return max((instant for after, instant in ticked if after <= token["positions"].get(TICKS, 0)), default=oracle.NEVER)
+
+
+def _ticks(breaks, ticked):
+    """No minute twice, none after a later one: whichever ticker wrote it, and whenever it was killed."""
+    for (_, before), (after, instant) in pairwise(ticked):
+        if instant <= before:
+            breaks.add("ticks", f"the tick before position {after} stands for {instant}, the one before it for {before}")
 
 
 def _input(breaks, usage, records):

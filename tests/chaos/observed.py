@@ -70,12 +70,13 @@ class Reader:
 
         return _answer(ask, forget)
 
-    def topic(self, topic, last=None):
+    def topic(self, topic, last=None, partitions=None):
         """The records of a topic by partition, each in order; of the ``last`` so many positions only."""
         consumer = self._consumer("observer")
-        found, left = [[] for _ in range(self.partitions)], set()
+        partitions = self.partitions if partitions is None else partitions
+        found, left = [[] for _ in range(partitions)], set()
         places = []
-        for partition in range(self.partitions):
+        for partition in range(partitions):
             low, high = consumer.get_watermark_offsets(TopicPartition(self.prefix + topic, partition), WAIT)
             low = low if last is None else max(low, high - last)
             if low < high:

@@ -38,10 +38,11 @@ class Logged(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """How far an interval had read: positions of the contract topic and of the usage topic."""
+    """How far an interval had read: positions of the contract topic and of the usage topic; the newest tick that had counted."""
 
     contracts: int
     usage: int
+    tick: int = NEVER
 
 
 class Event:
@@ -98,6 +99,7 @@ class Partition:
             end = at
             while end < len(log) and log[end].offset < interval.usage:
                 end += 1
+            self.clock = max(self.clock, interval.tick)
             self.interval(log[at:end], self.documents[self.taken : interval.contracts])
             self.taken = max(self.taken, interval.contracts)
             at = end
