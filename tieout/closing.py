@@ -25,7 +25,7 @@ from tieout.invoicing import notes
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import cuts, grants
-from tieout.invoicing.pruning import pruned
+from tieout.invoicing.pruning import dated, forgot, pruned, remembering
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.tax import Taxes
@@ -314,10 +314,14 @@ class Closing:
 
     # taking documents back
 
-    def take_back(self, invoice: Invoice, wanted: TakeBack, clock: int) -> Closed:
-        """Void a document or credit parts of it; ReleaseRefused where that cannot be."""
+    def forgot(self, invoice: Invoice) -> bool:
+        """Whether the notes of a document are needed to take more of it back."""
+        return forgot(self.account(invoice.contract_id), invoice)
+
+    def take_back(self, invoice: Invoice, wanted: TakeBack, clock: int, before: Iterable[Invoice] = ()) -> Closed:
+        """Void a document or credit parts of it, which notes ``before`` may have done too; ReleaseRefused where that cannot be."""
         contract = invoice.contract_id
-        account, timeline = self.account(contract), self.book.intervals(contract)
+        account, timeline = remembering(self.account(contract), invoice, before), self.book.intervals(contract)
         version = times.at(timeline, invoice.period.end_us - 1) or timeline[-1].version
         if wanted.lines:
             done = notes.credit_lines(account, version, invoice, wanted.lines, grants(timeline), clock)
@@ -325,7 +329,7 @@ class Closing:
             done = notes.credit_amounts(account, version, invoice, dict(wanted.amounts), clock)
         else:
             done = notes.void(account, version, invoice, grants(timeline), clock)
-        billed = Billed(done.account, (done.document,))
+        billed = Billed(dated(done.account, invoice), (done.document,))
         self._settle(account, (), billed, self.pending.get(contract, {}))
         return Closed(contract, invoice.customer_id, invoice.period, clock, billed, early=True)
 
