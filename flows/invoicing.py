@@ -267,6 +267,8 @@ class InvoicingCell:
             elif fault is None:
                 closing.asks.append(ask(command))
                 changed.asks = True
+            elif self.partition == 0:  # each partition reads it, one tells
+                changed.refused.append(Refused(command, "", fault))
         return before != side.positions
 
     def _take_back(self, command: Command, fault: str | None, changed: Changes) -> None:

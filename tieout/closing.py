@@ -353,12 +353,9 @@ class Closing:
         return found
 
     def _asked(self, label: str, contract: str, clock: int, taxes: Taxes | None) -> Closed | None:
-        period = self._labelled(contract, label)
-        if period is None or contract in self.waits:
-            return None
+        period = self.labelled(contract, label)
         account, timeline = self.account(contract), self.book.intervals(contract)
-        pending = any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values())
-        if (not pending and not any(one.released for one in account.billed)) or _unsupported(timeline) is not None:
+        if period is None or contract in self.waits or not self.billable(contract, label) or _unsupported(timeline) is not None:
             return None
         done = self._billed(account, timeline, period, clock, taxes)
         if done.held is not None:
@@ -366,7 +363,13 @@ class Closing:
         self.schedule(contract)
         return Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, done)
 
-    def _labelled(self, contract: str, label: str) -> Period | None:
+    def billable(self, contract: str, label: str) -> bool:
+        """Whether anything has come for a closed billing period, or before it, that is not billed, or was taken back."""
+        period = self.labelled(contract, label)
+        waiting = period is not None and any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values())
+        return waiting or any(one.released for one in self.account(contract).billed)
+
+    def labelled(self, contract: str, label: str) -> Period | None:
         """A closed billing period of a contract by its name; None where it has none, or has not closed it."""
         number = self.book.columns.contracts.find(contract)
         calendar = self._calendar(contract)
