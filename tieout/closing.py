@@ -15,6 +15,8 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tieout import billing_periods
+from tieout.billing_periods import BillingPeriods
 from tieout.contract_batch import ContractBatch
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_calendar import calendar_problems
@@ -199,9 +201,9 @@ class Closing:
         columns = self.book.columns
         return int(columns.number[columns.last[columns.contracts.find(contract)]])
 
-    def _calendar(self, contract: str) -> Calendar:
+    def _calendar(self, contract: str) -> Calendar | BillingPeriods:
         found = self.terms.by_contract[contract].calendar
-        return self.book.intervals(contract)[0].version.billing.calendar if found is None else found
+        return billing_periods.of(self.book.intervals(contract)) if found is None else found
 
     def _grace(self, contract: str, period: Period) -> int:
         terms = self.terms.by_contract[contract]
@@ -401,6 +403,5 @@ def _unsupported(timeline: Sequence[Interval]) -> str | None:
         found = problems(interval.version)
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
-    versions = {interval.version.version: interval.version for interval in timeline}
-    changed = calendar_problems([versions[number] for number in sorted(versions)])
+    changed = calendar_problems(timeline)
     return f"{changed[0].path}: {changed[0].message}" if changed else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from tieout import billing_periods
 from tieout.contract_book import ContractBook, Interval
 from tieout.contracts import ContractRefused, ContractVersion, Problem
 from tieout.invoicing.bill import bill
@@ -77,7 +78,7 @@ def _early(account: Account, rated: RatedCase, name: str, period: Period, taxes:
 
 def _closes(name: str, timeline: Sequence[Interval], label: str) -> list[tuple[Period, int]]:
     """A contract's billing periods up to the asked one, with the instants of their closes."""
-    calendar = timeline[0].version.billing.calendar
+    calendar = billing_periods.of(timeline)
     closes, period = [], calendar.containing(timeline[0].start_us)
     while period.start_us < timeline[-1].end_us and period.start_on.isoformat()[: len(label)] <= label:
         closes.append((period, period.end_us + grace(timeline, period)))

@@ -240,7 +240,7 @@ class Invoice(NamedTuple):
 class Held(NamedTuple):
     """Why a period cannot be billed yet, and what to do."""
 
-    reason: Literal["tax_code", "tax_rate", "tax_jurisdiction"]
+    reason: Literal["tax_code", "tax_rate", "tax_jurisdiction", "contract_unsupported"]
     subject: str
     message: str
 
