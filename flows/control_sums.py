@@ -178,8 +178,7 @@ def open_by_key(place: Place, last: Token) -> Totals:
     terms = versions(place, last.partition, frozenset(names))
     found: Totals = {}
     for name in names:
-        waiting = [*state.pending.get(name, {}).values(), *state.aside.get(name, ())]
-        mine = control_totals.open_of(name, waiting, accounts.get(name) or Account(name), _named(name, terms))
+        mine = control_totals.open_of(name, state.waiting(name), accounts.get(name) or Account(name), _named(name, terms))
         control_totals.add(found, ((key, total) for key, total in mine.items() if total != Total()))
     return found
 

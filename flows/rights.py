@@ -69,6 +69,7 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
     },
     ticker.NAME: {topics.COMMANDS: _READ | _WRITE},
     control.NAME: {
+        topics.USAGE: _LOOK,
         topics.RATED: _READ,
         topics.INVOICES: _READ,
         topics.CONTRACTS: _READ,

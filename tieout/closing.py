@@ -11,7 +11,7 @@ section 8 (control total 2).
 """
 
 import heapq
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -388,8 +388,12 @@ class Closing:
 
     def open_of(self, contract: str) -> int:
         """What of a contract is rated and not billed, summed up from the state."""
-        waiting = sum(one.amount for one in self.pending.get(contract, {}).values()) + sum(one.amount for one in self.aside.get(contract, ()))
-        return waiting + self.account(contract).open_amount
+        return sum(one.amount for one in self.waiting(contract)) + self.account(contract).open_amount
+
+    def waiting(self, contract: str) -> Iterator[UsageSum]:
+        """What of a contract no bill has taken: pending, or set aside."""
+        yield from self.pending.get(contract, {}).values()
+        yield from self.aside.get(contract, ())
 
 
 def usage_of(invoices: Iterable[Invoice]) -> int:

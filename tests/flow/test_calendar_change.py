@@ -5,7 +5,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from flows import contract_records, control, topics
+from flows import contract_records, control, invoice_evidence, topics
 from flows.file_place import FilePlace
 from flows.verification import verify_invoicing
 from tests.flow import folders, governed_folders
@@ -62,6 +62,8 @@ def test_documents_sum_to_the_invoice_of_the_final_facts_whenever_the_change_com
     assert {label for _, label, _, _ in told} >= {"2026-01", "2026-02-01", "2026-01-20", "2026-01-15", "2026-02", "2026-04-01", "2026-02-15"}
     assert all(verify_invoicing(FilePlace(root), partition)["breaks"] == [] for partition in range(2))
     assert control.once(FilePlace(root)) == ({0: 0, 1: 0}, 0, 0)
+    lines = [line.line_id for one in folder.invoices(root) if one.period.label in ("2026-02-01", "2026-01-20", "2026-01-15") for line in one.lines if line.usage_count]
+    assert lines and all(len(invoice_evidence.behind(root, 2, name).records) for name in rnd.sample(lines, min(5, len(lines))))
 
 
 def test_a_change_that_takes_billed_periods_away_waits_with_an_exception(tmp_path):
