@@ -63,7 +63,7 @@ def _early(account: Account, rated: RatedCase, name: str, period: Period, taxes:
     """The bills that thresholds make within a period, each at the event that reaches one; events in the order of their times."""
     timeline = rated.timeline(name)
     thresholds = sorted({amount for interval in timeline for amount in interval.version.billing.thresholds})
-    rows = sorted((row for row in rated.rows(name) if row.period == period and row.time < period.end_us), key=lambda row: row.time) if thresholds else []
+    rows = sorted((row for row in rated.rows(name) if row.period.start_us == period.start_us and row.time < period.end_us), key=lambda row: row.time) if thresholds else []
     spent = 0
     for place, row in enumerate(rows):
         spent += row.amount

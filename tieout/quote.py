@@ -212,7 +212,7 @@ class RatedCase:
         calendar = billing_periods.of(intervals)
         if self.case.period is not None:
             return [self.case.period]
-        touched = {row.period for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id}
+        touched = {calendar.containing(row.period.start_us) for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id}
         found: dict[int, Period] = {period.start_us: period for period in touched}
         for interval in intervals:
             grace = interval.version.billing.grace_hours * HOUR

@@ -62,13 +62,13 @@ def test_a_quote_over_changed_calendars_has_the_periods_and_amounts_of_the_dull_
     for since, calendar in given_[1:]:
         if calendar not in [one for _, one in kept]:  # one that comes back is refused
             kept.append((since, calendar))
-    amounts = [data.draw(st.integers(1, 500)) for _ in kept]
+    amounts, timing = [data.draw(st.integers(1, 500)) for _ in kept], data.draw(st.sampled_from(["arrears", "advance"]))
     versions = [
         {"contract_id": "c", "customer_id": "k", "version": number, "effective_from": f"{since}T00:00:00Z",
          "billing": calendar | ({"periods_from": f"{since}T00:00:00Z"} if number > 1 else {}),
          "charges": [
              {"charge_id": "u", "meter": "m", "price": {"model": "graduated", "tiers": [{"up_to": "50", "unit_price": "1"}, {"up_to": None, "unit_price": "0.5"}]}},
-             {"charge_id": "f", "price": {"model": "flat", "amount": str(amount)}, "interval": calendar["period"], "timing": "arrears", "proration": "day"},
+             {"charge_id": "f", "price": {"model": "flat", "amount": str(amount)}, "interval": calendar["period"], "timing": timing, "proration": "day"},
          ]}
         for number, ((since, calendar), amount) in enumerate(zip(kept, amounts, strict=True), 1)
     ]  # fmt: skip

@@ -5,9 +5,10 @@ import pytest
 from tests.property.test_invoicing_random import timeline_of
 from tests.unit.test_invoicing import Book, fee
 from tests.unit.test_quote import ask
-from tieout import billing_periods
+from tieout import billing_periods, usage_document
 from tieout.contract_calendar import begun, calendar_problems, followed
 from tieout.contracts import parse_contract
+from tieout.invoice_case import invoices
 from tieout.period import Calendar
 
 TIERS = {"charge_id": "u", "product_id": "p", "meter": "m", "price": {"model": "graduated", "tiers": [{"up_to": "50", "unit_price": "1"}, {"up_to": None, "unit_price": "0.5"}]}}
@@ -89,6 +90,23 @@ def test_a_change_that_comes_when_its_month_is_billed_gives_back_what_the_short_
         ("usage", "u", "2026-02-15", 1800), ("fee", "f", "2026-02-15", 1550), ("fee", "f", "2026-02-15", 1550), ("fee", "f", "2026-02-15", 3100),
     ]  # fmt: skip
     assert book.account.open_amount == 0
+
+
+def test_a_threshold_that_usage_reaches_in_the_short_period_makes_its_invoice_early():
+    early = {"thresholds": ["40"]}
+    versions = [parse_contract(BASE | {"billing": early}), parse_contract(changed("2026-01-20T00:00:00Z", anchor_day=15, **early))]
+    events = usage_document.columns([usage_document.parse({"id": day, "source": "s", "customer_id": "k"} | event(f"{day}T00:00:00Z", "30")) for day in ("2026-01-10", "2026-01-12", "2026-01-21", "2026-01-22")])
+    found = {label: [(one.issued_on, one.total) for one in invoices(versions, events, label, None).invoices] for label in ("2026-01", "2026-01-20")}
+    assert found == {
+        "2026-01": [("2026-01-12", 5500), ("2026-01-21", 1900)],  # 50 at 1 and 10 at 0.5; at the end its fee
+        "2026-01-20": [("2026-01-22", 5500), ("2026-02-16", 2600)],
+    }
+
+
+def test_an_open_short_period_is_quoted_as_it_will_be():
+    quarter = changed("2026-02-10T00:00:00Z", period="quarter")
+    answer = ask(None, [event("2026-02-03T00:00:00Z", "10")], contracts=[BASE, quarter], as_of="2026-02-10T12:00:00Z")
+    assert [(line["period"], line["kind"], line["service_period"]["end"][:10], line["amount"]) for line in answer["lines"]][-1] == ("2026-02", "usage", "2026-02-10", "10.00")
 
 
 def test_what_is_billed_in_periods_that_a_version_takes_away_holds_the_next_bill():
