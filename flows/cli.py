@@ -113,7 +113,7 @@ def _dev(commands: Commands) -> None:
 
 def _run(commands: Commands) -> None:
     run = _add(commands, "run", "run one flow: over a folder until its input is read, or as a cell on a broker", "tieout run usage --dir data")
-    run.add_argument("flow", choices=(*FLOWS, "ticker"), help="the flow; the ticker writes a tick each minute, into a folder one")
+    run.add_argument("flow", choices=(*FLOWS, "ticker", "control"), help="the flow; the ticker writes a tick each minute, into a folder one; the control checks that all ties out")
     _place(run)
     run.add_argument("--engine", choices=("bytewax", "local"), default="bytewax", help="what runs it (default: bytewax)")
     run.add_argument("--report", metavar="FILE", help="write an HTML report with pictures (folder)")
@@ -122,6 +122,7 @@ def _run(commands: Commands) -> None:
     run.add_argument("--generation", type=int, help="the deployment's number; an older one than the broker knows is refused (broker)")
     run.add_argument("--rows", type=int, default=25_000, help="records of an interval at most (broker; default: 25000)")
     run.add_argument("--seconds", type=float, default=0.5, help="seconds of an interval at most (broker; default: 0.5)")
+    run.add_argument("--every", type=float, default=3600.0, metavar="SECONDS", help="how long the control rests between two checks (broker; default: 3600)")
     run.add_argument("--drain", action="store_true", help="end where the input ends now instead of waiting for more (broker)")
     _registry(run)
     run.add_argument("--health-address", metavar="HOST:PORT", help="serve /live, /ready, /health and /metrics there (broker)")

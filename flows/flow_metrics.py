@@ -284,6 +284,13 @@ class FlowMetrics:
             for name, gauge in known.causes.items():
                 gauge.set(name == cause)
 
+    def checked(self, breaks: Mapping[int, int], at: float) -> None:
+        """Control totals were checked: how many breaks each partition has, and when in unix seconds."""
+        with self._lock:
+            for partition, count in breaks.items():
+                self._instruments.gauges[metrics.CONTROL_BREAKS].labels(self.flow, str(partition)).set(count)
+            self._instruments.gauges[metrics.CONTROL_CHECKED].labels(self.flow).set(at)
+
     def turned(self) -> None:
         """The cell's loop has turned once more, whether or not there was anything to do."""
         self._turned_at = self._steady()

@@ -1,10 +1,12 @@
-"""One document of a partition by its id: read by columns, and only the one that is wanted as a document.
+"""One document of a partition by its id, and its notes: read by columns, and only those that are wanted as documents.
 
-In: a reader of ``billing.invoice.v1``. Out: the document, or None where the partition has none of that id.
+In: a reader of ``billing.invoice.v1``. Out: the document, or None where the partition has none of that id; what took it back.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import invoice_records
@@ -16,13 +18,26 @@ _ROWS: Final = 5_000
 
 def find(reader: Reader, invoice_id: str) -> Invoice | None:
     """The document of an id."""
+    for values, rows in _rows(reader):
+        row = pc.index(rows["invoice_id"], invoice_id).as_py()
+        if row >= 0:
+            return invoice_records.decode(values.slice(row, 1))[0]
+    return None
+
+
+def notes(reader: Reader, invoice_id: str) -> list[Invoice]:
+    """The documents that take it back, whole or in part, in their order."""
+    found = []
+    for values, rows in _rows(reader):
+        hits = [pc.equal(rows[name], invoice_id).fill_null(False) for name in ("voids", "credits_invoice")]
+        found += invoice_records.decode(values.filter(pc.or_(*hits)))
+    return found
+
+
+def _rows(reader: Reader) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
     end, at = reader.refresh(), reader.start
     while at < end:
         lot = reader.lot(at, _ROWS, end)
         if lot.records.num_rows:
-            names = invoice_records.columns(lot.records["value"], invoice_records.SCHEMA)["invoice_id"]
-            row = pc.index(names, invoice_id).as_py()
-            if row >= 0:
-                return invoice_records.decode(lot.records["value"].slice(row, 1))[0]
+            yield lot.records["value"], invoice_records.columns(lot.records["value"], invoice_records.SCHEMA)
         at = lot.end
-    return None

@@ -267,12 +267,15 @@ class InvoicingCell:
             elif fault is None:
                 closing.asks.append(ask(command))
                 changed.asks = True
+            elif self.partition == 0:  # each partition reads it, one tells
+                changed.refused.append(Refused(command, "", fault))
         return before != side.positions
 
     def _take_back(self, command: Command, fault: str | None, changed: Changes) -> None:
         """Take a document of this partition back; one that is not here is another partition's."""
         reader = self.log.reader(topics.INVOICES)
         invoice = invoice_view.find(reader, command.subject_id)
+        before = invoice_view.notes(reader, command.subject_id) if invoice is not None and self.fold.closing.forgot(invoice) else []
         getattr(reader, "close", lambda: None)()  # files have nothing to close
         if invoice is None:
             return
@@ -281,7 +284,7 @@ class InvoicingCell:
             if fault is not None:
                 changed.refused.append(Refused(command, invoice.customer_id, fault))
             else:
-                changed.notes.append(self.fold.closing.take_back(invoice, wanted, self.fold.upstream.clock))
+                changed.notes.append(self.fold.closing.take_back(invoice, wanted, self.fold.upstream.clock, before))
         except ReleaseRefused as refused:
             changed.refused.append(Refused(command, invoice.customer_id, str(refused)))
 

@@ -18,7 +18,7 @@ from tieout.account_text import account_of, text_of
 from tieout.closing import Ask, Closed, Closing, SumKey, Wait
 from tieout.invoicing.records import Account, UsageSum
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FULL: Final = "full"
 END: Final = "end"
 _SUMS: Final = pa.schema([

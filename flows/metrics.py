@@ -17,6 +17,7 @@ _COMMIT: Final = "at commit"
 _SCRAPE: Final = "at the scrape"
 _START: Final = "at start"
 _RESTORE: Final = "after a restore"
+_CHECK: Final = "when the control has checked"
 _LIBRARY: Final = "at the scrape, by prometheus-client"
 
 
@@ -110,6 +111,13 @@ PERIODS_HELD: Final = Metric(
     "tieout_periods_held", "gauge", "billing periods", (*_PARTITION, "reason"),
     "Billing periods that are due and wait, by reason: usage_held, tax_code, tax_rate, tax_jurisdiction, contract_unsupported.", _COMMITTED,
 )
+CONTROL_BREAKS: Final = Metric(
+    "tieout_control_breaks", "gauge", "breaks", _PARTITION,
+    "What the last check of control totals found: intervals of the usage flow that do not add up, and contracts' billing periods whose rated amounts are not what is billed plus what is open.", _CHECK,
+)
+CONTROL_CHECKED: Final = Metric(
+    "tieout_control_checked_seconds", "gauge", "unix seconds", ("flow",), "When the last check of control totals ended.", _CHECK,
+)
 INVOICE_LATENCY: Final = Metric(
     "tieout_invoice_latency_seconds", "histogram", "seconds", _PARTITION,
     "From the end of a billing period to the clock at which it was closed, the contract's grace included.", _COMMIT,
@@ -155,7 +163,7 @@ BUILD: Final = Metric("tieout_build_info", "gauge", "always 1", ("version", "pyt
 
 CATALOGUE: Final = (
     RECEIVED, EVENTS, RELEASED, WITHDRAWN, WAITING, WAITING_AGE, WRITTEN, DEAD_LETTERS, EXCEPTIONS,
-    REPRICING_JOBS, REPRICING_SLICES, DOCUMENTS, LINES, PERIODS_HELD, INVOICE_LATENCY, LAG, OLDEST_UNPROCESSED, CLOCK, CLOCK_AGE,
+    REPRICING_JOBS, REPRICING_SLICES, DOCUMENTS, LINES, PERIODS_HELD, INVOICE_LATENCY, CONTROL_BREAKS, CONTROL_CHECKED, LAG, OLDEST_UNPROCESSED, CLOCK, CLOCK_AGE,
     COMMITS, COMMIT_SECONDS, INTERVAL_ROWS, STEP_SECONDS, STATE_ENTRIES,
     RESTORED, RESTORES, RESTORE_SECONDS, PAUSED, LOOP_AGE, CELL, CELLS, GENERATION, BUILD,
     Metric("process_cpu_seconds_total", "counter", "seconds", (), "User and system CPU time.", _LIBRARY),

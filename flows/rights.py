@@ -12,7 +12,20 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from flows import contract, contract_outputs, document, document_outputs, invoicing, route, route_records, ticker, topics, usage, usage_records
+from flows import (
+    contract,
+    contract_outputs,
+    control,
+    document,
+    document_outputs,
+    invoicing,
+    route,
+    route_records,
+    ticker,
+    topics,
+    usage,
+    usage_records,
+)
 from sources import kafka
 from sources.errors import SourceError
 
@@ -55,6 +68,19 @@ NEEDED: Final[Mapping[str, Mapping[str, Rights]]] = {
         contract.TOKEN: _READ | _WRITE,
     },
     ticker.NAME: {topics.COMMANDS: _READ | _WRITE},
+    control.NAME: {
+        topics.USAGE: _LOOK,
+        topics.RATED: _READ,
+        topics.INVOICES: _READ,
+        topics.CONTRACTS: _READ,
+        topics.HOLDS: _READ,
+        topics.COMMANDS: _READ,
+        topics.REFERENCE: _READ,
+        topics.EXCEPTIONS: _READ | _WRITE,
+        usage.TOKEN: _READ,
+        invoicing.STATE: _READ,
+        invoicing.TOKEN: _READ,
+    },
     document_outputs.FLOW: {
         topics.INVOICES: _READ,
         topics.DOCUMENTS: _WRITE,

@@ -18,7 +18,7 @@ COMMANDS: Final = "governance.command.v1"
 """What people ask for, in one partition that every cell reads whole."""
 DLQ_PROGRESS: Final = "_tieout.dlq.progress"
 """Which dead letters are settled, and how."""
-WHOLE_FLOWS: Final = frozenset({"contract", "document"})
+WHOLE_FLOWS: Final = frozenset({"contract", "document", "control"})
 """Flows of one partition whose intervals reach all partitions of their outputs."""
 INGRESS: Final = "ingress"
 """The writer of topics that come from outside."""

@@ -6,9 +6,9 @@ several flows write to, only those of the flow count: the contract flow's say so
 what it is for is proved: ``flows.document_proof``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -112,6 +112,46 @@ def verify_invoicing(place: Place, partition: int) -> dict[str, Any] | None:
         return None
     proof = _proof(place, found, invoicing.FLOW, _RatedFates())
     return proof | {"breaks": proof["breaks"] + invoicing_proof.broken(place, found[-1])}
+
+
+def fates_broken(found: Iterable[Token]) -> list[tuple[str, str]]:
+    """The intervals of the usage flow that do not add up, with what is wrong."""
+    fates = _Fates()
+    told = [(token.batch_id, "; ".join(fates.broken(token))) for token in found]
+    return [(interval, broken) for interval, broken in told if broken]
+
+
+class Altered(NamedTuple):
+    """The records of an interval on a topic, ``start`` to ``end`` by their number, that are not those that were committed."""
+
+    topic: str
+    interval: str
+    start: int
+    end: int
+
+    def holds(self, topic: str, number: int) -> bool:
+        """Whether a record of a number is one of them."""
+        return topic == self.topic and self.start <= number < self.end
+
+    @property
+    def line(self) -> str:
+        """In words."""
+        return f"{self.interval}: {self.topic} records {self.start} to {self.end - 1} are not those that were committed"
+
+
+def altered(place: Place, found: Sequence[Token], topic: str) -> list[Altered]:
+    """Where a topic that a flow alone writes does not hold what it committed; what is no longer kept is left aside."""
+    told: list[Altered] = []
+    if not found:
+        return told
+    records = _Records.of(place.written(topic, found[0].partition), None, found[-1].written.get(topic, 0))
+    start = 0
+    for token in found:
+        end = token.written.get(topic, 0)
+        if start >= records.number and topic in token.digests and segments.digest(records.until(end)) != token.digests[topic]:
+            told.append(Altered(topic, token.batch_id, start, end))
+        start = end
+    return told
 
 
 class _Sums(Protocol):

@@ -7,7 +7,7 @@ the state that holds the bytes. Source: ``tieout.invoicing.records``.
 import json
 from typing import Any
 
-from tieout.invoicing.records import Account, Broken, Burn, LineKey, Posted, Released, UsageSum
+from tieout.invoicing.records import Account, Bought, Broken, Burn, LineKey, Posted, Released, UsageSum
 
 
 def text_of(account: Account) -> bytes:
@@ -17,11 +17,12 @@ def text_of(account: Account) -> bytes:
 
 def account_of(text: bytes) -> Account:
     """And back."""
-    name, closed, version, issued, usage, billed, burns, broken, thresholds, released, kept = json.loads(text)
+    name, closed, version, issued, usage, billed, burns, broken, thresholds, released, kept, bought = json.loads(text)
     return Account(
         name, closed, version, issued, tuple(_sum(one) for one in usage), tuple(_posted(one) for one in billed),
         tuple(Burn(grant, _key(key), since, amount) for grant, key, since, amount in burns), tuple(Broken(*one) for one in broken),
         tuple((start, amount) for start, amount in thresholds), tuple(Released(*one) for one in released), kept,
+        tuple(Bought(*one) for one in bought),
     )  # fmt: skip
 
 

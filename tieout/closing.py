@@ -11,10 +11,12 @@ section 8 (control total 2).
 """
 
 import heapq
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tieout import billing_periods
+from tieout.billing_periods import BillingPeriods
 from tieout.contract_batch import ContractBatch
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_calendar import calendar_problems
@@ -25,7 +27,7 @@ from tieout.invoicing import notes
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import cuts, grants
-from tieout.invoicing.pruning import pruned
+from tieout.invoicing.pruning import dated, forgot, pruned, remembering
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import problems
 from tieout.invoicing.tax import Taxes
@@ -199,9 +201,9 @@ class Closing:
         columns = self.book.columns
         return int(columns.number[columns.last[columns.contracts.find(contract)]])
 
-    def _calendar(self, contract: str) -> Calendar:
+    def _calendar(self, contract: str) -> Calendar | BillingPeriods:
         found = self.terms.by_contract[contract].calendar
-        return self.book.intervals(contract)[0].version.billing.calendar if found is None else found
+        return billing_periods.of(self.book.intervals(contract)) if found is None else found
 
     def _grace(self, contract: str, period: Period) -> int:
         terms = self.terms.by_contract[contract]
@@ -314,10 +316,14 @@ class Closing:
 
     # taking documents back
 
-    def take_back(self, invoice: Invoice, wanted: TakeBack, clock: int) -> Closed:
-        """Void a document or credit parts of it; ReleaseRefused where that cannot be."""
+    def forgot(self, invoice: Invoice) -> bool:
+        """Whether the notes of a document are needed to take more of it back."""
+        return forgot(self.account(invoice.contract_id), invoice)
+
+    def take_back(self, invoice: Invoice, wanted: TakeBack, clock: int, before: Iterable[Invoice] = ()) -> Closed:
+        """Void a document or credit parts of it, which notes ``before`` may have done too; ReleaseRefused where that cannot be."""
         contract = invoice.contract_id
-        account, timeline = self.account(contract), self.book.intervals(contract)
+        account, timeline = remembering(self.account(contract), invoice, before), self.book.intervals(contract)
         version = times.at(timeline, invoice.period.end_us - 1) or timeline[-1].version
         if wanted.lines:
             done = notes.credit_lines(account, version, invoice, wanted.lines, grants(timeline), clock)
@@ -325,7 +331,7 @@ class Closing:
             done = notes.credit_amounts(account, version, invoice, dict(wanted.amounts), clock)
         else:
             done = notes.void(account, version, invoice, grants(timeline), clock)
-        billed = Billed(done.account, (done.document,))
+        billed = Billed(dated(done.account, invoice), (done.document,))
         self._settle(account, (), billed, self.pending.get(contract, {}))
         return Closed(contract, invoice.customer_id, invoice.period, clock, billed, early=True)
 
@@ -349,12 +355,9 @@ class Closing:
         return found
 
     def _asked(self, label: str, contract: str, clock: int, taxes: Taxes | None) -> Closed | None:
-        period = self._labelled(contract, label)
-        if period is None or contract in self.waits:
-            return None
+        period = self.labelled(contract, label)
         account, timeline = self.account(contract), self.book.intervals(contract)
-        pending = any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values())
-        if (not pending and not any(one.released for one in account.billed)) or _unsupported(timeline) is not None:
+        if period is None or contract in self.waits or not self.billable(contract, label) or _unsupported(timeline) is not None:
             return None
         done = self._billed(account, timeline, period, clock, taxes)
         if done.held is not None:
@@ -362,7 +365,13 @@ class Closing:
         self.schedule(contract)
         return Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, done)
 
-    def _labelled(self, contract: str, label: str) -> Period | None:
+    def billable(self, contract: str, label: str) -> bool:
+        """Whether anything has come for a closed billing period, or before it, that is not billed, or was taken back."""
+        period = self.labelled(contract, label)
+        waiting = period is not None and any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values())
+        return waiting or any(one.released for one in self.account(contract).billed)
+
+    def labelled(self, contract: str, label: str) -> Period | None:
         """A closed billing period of a contract by its name; None where it has none, or has not closed it."""
         number = self.book.columns.contracts.find(contract)
         calendar = self._calendar(contract)
@@ -379,8 +388,12 @@ class Closing:
 
     def open_of(self, contract: str) -> int:
         """What of a contract is rated and not billed, summed up from the state."""
-        waiting = sum(one.amount for one in self.pending.get(contract, {}).values()) + sum(one.amount for one in self.aside.get(contract, ()))
-        return waiting + self.account(contract).open_amount
+        return sum(one.amount for one in self.waiting(contract)) + self.account(contract).open_amount
+
+    def waiting(self, contract: str) -> Iterator[UsageSum]:
+        """What of a contract no bill has taken: pending, or set aside."""
+        yield from self.pending.get(contract, {}).values()
+        yield from self.aside.get(contract, ())
 
 
 def usage_of(invoices: Iterable[Invoice]) -> int:
@@ -394,6 +407,5 @@ def _unsupported(timeline: Sequence[Interval]) -> str | None:
         found = problems(interval.version)
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
-    versions = {interval.version.version: interval.version for interval in timeline}
-    changed = calendar_problems([versions[number] for number in sorted(versions)])
+    changed = calendar_problems(timeline)
     return f"{changed[0].path}: {changed[0].message}" if changed else None

@@ -46,6 +46,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "command_refused": Kind("governance", (RESOLVE,)),
     "invoice_held": Kind("billing", (RESOLVE,)),
     "late_usage": Kind("billing", (RESOLVE, WAIVE)),
+    "control_total": Kind("billing", (RESOLVE, WAIVE)),
     "hold_no_customer": Kind("contracts", _HELD),
     "hold_no_contract": Kind("contracts", _HELD),
     "hold_contract_inactive": Kind("contracts", _HELD),

@@ -8,8 +8,6 @@ on the order of the records. Source: docs/semantics.md section 5, ``tieout.invoi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,20 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tieout import wide
+from tieout.billing_periods import BillingPeriods
 from tieout.invoicing.records import DIGEST, UsageSum
-from tieout.period import Calendar, midnight
+from tieout.period import Calendar
 
 I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 COLUMNS: Final = (
     "rated_id", "correlation_id", "cause", "contract_id", "contract_version", "charge_id", "group", "billing_period", "time", "quantity", "amount", "currency", "event",
 )  # fmt: skip
 """What is looked at. ``correlation_id`` stands for contract, charge, group and billing period; ``time`` in UTC microseconds."""
-_NIBBLES: Final = np.zeros(256, np.uint64)
-_NIBBLES[[ord(digit) for digit in "0123456789abcdef"]] = np.arange(16)
-_SHIFTS: Final = np.arange(60, -4, -4).astype(np.uint64)
-_LIMB: Final = np.uint64(0xFFFFFFFF)
-_HALF: Final = np.uint64(32)
 
 
 class Increment(NamedTuple):
@@ -44,9 +37,9 @@ class Increment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """How a contract divides time: its calendar, and the instants at which a prepaid grant begins or ends."""
+    """How a contract divides time: its billing periods, and the instants at which a prepaid grant begins or ends."""
 
-    calendar: Calendar
+    calendar: Calendar | BillingPeriods
     cuts: tuple[int, ...] = ()
 
 
@@ -60,7 +53,7 @@ def increments(rows: pa.RecordBatch, divided: Callable[[str], Divided]) -> list[
     starts = _starts(codes, names, rows["billing_period"], times)
     since = _since(codes, names, starts, rows["time"].cast(pa.int64()).to_numpy(), times)
     version = rows["contract_version"].to_numpy().astype(np.int64)
-    chain = _hexadecimal(rows["correlation_id"])
+    chain = wide.hexadecimal(rows["correlation_id"])
     order = np.lexsort((since, version, chain[1], chain[0]))  # stable: rows of a key stay in log order
     first = _bounds([column[order] for column in (chain[0], chain[1], version, since)])
     return _made(rows, order, first, starts, since)
@@ -69,10 +62,10 @@ def increments(rows: pa.RecordBatch, divided: Callable[[str], Divided]) -> list[
 def _made(rows: pa.RecordBatch, order: I64, first: I64, starts: I64, since: I64) -> list[Increment]:
     at = order[first]  # the first record of each key
     head = rows.take(pa.array(at))
-    quantity, amount = (_signed(wide.lanes_of(rows[name]), order, first) for name in ("quantity", "amount"))
+    quantity, amount = (wide.signed_sums(wide.lanes_of(rows[name]), order, first) for name in ("quantity", "amount"))
     live = np.add.reduceat(live_of(rows)[order], first).tolist()
     records = np.diff(np.append(first, len(order))).tolist()
-    digest = [value % DIGEST for value in _unsigned(_hexadecimal(rows["rated_id"]), order, first)]
+    digest = [value % DIGEST for value in wide.unsigned_sums(wide.hexadecimal(rows["rated_id"]), order, first)]
     charges, groups, versions = head["charge_id"].to_pylist(), head["group"].to_pylist(), head["contract_version"].to_pylist()
     found = [
         Increment(contract, currency, UsageSum(charge, None if group is None else tuple(group), start, version, since_us, q, a, alive, count, name))
@@ -101,14 +94,8 @@ def _starts(codes: npt.NDArray[Any], names: Sequence[str], labels: pa.Array, tim
     label = pc.dictionary_encode(labels)
     words = label.dictionary.to_pylist()
     pairs, place = np.unique(codes.astype(np.int64) * len(words) + label.indices.to_numpy(), return_inverse=True)
-    found = [period_start(times[names[pair // len(words)]].calendar.time_zone, words[pair % len(words)]) for pair in pairs.tolist()]
+    found = [times[names[pair // len(words)]].calendar.start_of(words[pair % len(words)]) for pair in pairs.tolist()]
     return np.array(found, np.int64)[place]
-
-
-@lru_cache(maxsize=65536)
-def period_start(time_zone: str, label: str) -> int:
-    """The instant at which the billing period of a label begins."""
-    return midnight(date.fromisoformat(label if len(label) > len("2026-01") else f"{label}-01"), time_zone)
 
 
 def _since(codes: npt.NDArray[Any], names: Sequence[str], starts: I64, time: I64, times: Mapping[str, Divided]) -> I64:
@@ -131,33 +118,3 @@ def _bounds(columns: Sequence[npt.NDArray[Any]]) -> I64:
     for column in columns:
         fresh[1:] |= column[1:] != column[:-1]
     return np.nonzero(fresh)[0]
-
-
-def _hexadecimal(column: pa.Array) -> tuple[U64, U64]:
-    """Texts of 32 hexadecimal digits as (high, low) lanes."""
-    plain = column.cast(pa.string())
-    offsets = np.frombuffer(plain.buffers()[1], np.int32, len(plain) + 1, plain.offset * 4)
-    digits = np.frombuffer(plain.buffers()[2], np.uint8)[int(offsets[0]) : int(offsets[-1])].reshape(-1, 32)
-    nibbles = _NIBBLES[digits] << np.concatenate([_SHIFTS, _SHIFTS])
-    return np.bitwise_or.reduce(nibbles[:, :16], axis=1), np.bitwise_or.reduce(nibbles[:, 16:], axis=1)
-
-
-def _limbs(lanes: tuple[U64, U64], order: I64, first: I64) -> list[list[int]]:
-    """The sums of the three lower limbs of 32 bits of each key's rows; a sum of 2^31 of them still fits."""
-    high, low = lanes[0][order], lanes[1][order]
-    return [np.add.reduceat(part, first).tolist() for part in (low & _LIMB, low >> _HALF, high & _LIMB)]
-
-
-def _signed(lanes: tuple[U64, U64], order: I64, first: I64) -> list[int]:
-    """The exact sums of signed 128-bit figures by key."""
-    top = np.ascontiguousarray(lanes[0][order]).view(np.int64) >> np.int64(32)
-    return _together(_limbs(lanes, order, first), np.add.reduceat(top, first).tolist())
-
-
-def _unsigned(lanes: tuple[U64, U64], order: I64, first: I64) -> list[int]:
-    """The exact sums of unsigned 128-bit figures by key."""
-    return _together(_limbs(lanes, order, first), np.add.reduceat(lanes[0][order] >> _HALF, first).tolist())
-
-
-def _together(limbs: list[list[int]], top: list[int]) -> list[int]:
-    return [a + (b << 32) + (c << 64) + (d << 96) for a, b, c, d in zip(*limbs, top, strict=True)]

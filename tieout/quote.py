@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tieout import dedup
+from tieout import billing_periods, dedup
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_calendar import calendar_problems
-from tieout.contracts import ContractRefused, ContractVersion
+from tieout.contracts import ContractRefused, ContractVersion, Problem
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
 from tieout.invoicing.records import Account, CreditUse, Line, UsageSum
@@ -109,8 +109,10 @@ class RatedCase:
         self.as_of = 0
         versions = sorted(case.versions, key=lambda v: (v.contract_id, v.version))
         for version in versions:
-            _supported(version, [one for one in versions if one.contract_id == version.contract_id])
+            _refuse(problems(version))
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
+        for name in dict.fromkeys(version.contract_id for version in versions):
+            _refuse(calendar_problems(self.state.book.intervals(name)))
 
     def rate(self, digests: npt.NDArray[Any]) -> None:
         """Judge the events and price them, as of the case's instant."""
@@ -207,10 +209,10 @@ class RatedCase:
         intervals = self.timeline(contract_id)
         if not intervals:
             return []
-        calendar = intervals[0].version.billing.calendar
+        calendar = billing_periods.of(intervals)
         if self.case.period is not None:
             return [self.case.period]
-        touched = {row.period for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id}
+        touched = {calendar.containing(row.period.start_us) for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id}
         found: dict[int, Period] = {period.start_us: period for period in touched}
         for interval in intervals:
             grace = interval.version.billing.grace_hours * HOUR
@@ -225,11 +227,10 @@ class RatedCase:
         return self.state.book.intervals(contract_id)
 
 
-def _supported(version: ContractVersion, of_contract: Sequence[ContractVersion]) -> None:
+def _refuse(found: Sequence[Problem]) -> None:
     """Refuse what a quote would have to leave out."""
-    found = problems(version) + calendar_problems([of_contract[0], version])
     if found:
-        raise ContractRefused(found)
+        raise ContractRefused(list(found))
 
 
 def _credits(timeline: Sequence[Interval], account: Account, as_of: int) -> tuple[CreditUse, ...]:

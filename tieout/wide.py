@@ -19,6 +19,9 @@ U64 = npt.NDArray[np.uint64]
 _M32: Final = np.uint64(0xFFFFFFFF)
 _S32: Final = np.uint64(32)
 DIGITS_38: Final = 10**38
+_NIBBLES: Final = np.zeros(256, np.uint64)
+_NIBBLES[[ord(digit) for digit in "0123456789abcdef"]] = np.arange(16)
+_SHIFTS: Final = np.arange(60, -4, -4).astype(np.uint64)
 
 
 def multiply(a: U64, b: U64) -> tuple[U64, U64]:
@@ -100,3 +103,33 @@ def total(high: U64, low: U64) -> int:
     """The exact sum of a column of signed 128-bit values."""
     parts = (low & _M32, low >> _S32, high & _M32, (high.view(np.int64) >> np.int64(32)))
     return sum(int(part.sum()) << (32 * place) for place, part in enumerate(parts))
+
+
+def hexadecimal(column: pa.Array) -> tuple[U64, U64]:
+    """Texts of 32 hexadecimal digits as (high, low) lanes."""
+    plain = column.cast(pa.string())
+    offsets = np.frombuffer(plain.buffers()[1], np.int32, len(plain) + 1, plain.offset * 4)
+    digits = np.frombuffer(plain.buffers()[2], np.uint8)[int(offsets[0]) : int(offsets[-1])].reshape(-1, 32)
+    nibbles = _NIBBLES[digits] << np.concatenate([_SHIFTS, _SHIFTS])
+    return np.bitwise_or.reduce(nibbles[:, :16], axis=1), np.bitwise_or.reduce(nibbles[:, 16:], axis=1)
+
+
+def signed_sums(lanes: tuple[U64, U64], order: I64, first: I64) -> list[int]:
+    """The exact sums of signed 128-bit figures by key: rows in ``order``, each key's rows beginning at ``first``; 2^31 of them at most."""
+    top = np.ascontiguousarray(lanes[0][order]).view(np.int64) >> np.int64(32)
+    return _together(_limbs(lanes, order, first), np.add.reduceat(top, first).tolist())
+
+
+def unsigned_sums(lanes: tuple[U64, U64], order: I64, first: I64) -> list[int]:
+    """The exact sums of unsigned 128-bit figures by key."""
+    return _together(_limbs(lanes, order, first), np.add.reduceat(lanes[0][order] >> _S32, first).tolist())
+
+
+def _limbs(lanes: tuple[U64, U64], order: I64, first: I64) -> list[list[int]]:
+    """The sums of the three lower limbs of 32 bits of each key's rows; a sum of 2^31 of them still fits."""
+    high, low = lanes[0][order], lanes[1][order]
+    return [np.add.reduceat(part, first).tolist() for part in (low & _M32, low >> _S32, high & _M32)]
+
+
+def _together(limbs: list[list[int]], top: list[int]) -> list[int]:
+    return [a + (b << 32) + (c << 64) + (d << 96) for a, b, c, d in zip(*limbs, top, strict=True)]

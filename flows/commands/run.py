@@ -7,10 +7,11 @@ from typing import Final
 
 from flows import bytewax_engine, contract, document, document_outputs, invoicing, local_engine, output, usage
 from flows.cli import CommandError
-from flows.commands import files, run_kafka, run_ticker
+from flows.commands import files, run_control, run_kafka, run_ticker
 from flows.commands.summary import balances, counts, report_of, totals
 from flows.contract import ContractCell
 from flows.contract_outputs import FLOW as CONTRACT
+from flows.control import NAME as CONTROL
 from flows.document import DocumentCell
 from flows.document_outputs import FLOW as DOCUMENT
 from flows.file_place import FilePlace
@@ -23,8 +24,8 @@ from tieout.lifecycle import FATES
 
 def run(options: argparse.Namespace) -> int:
     """Run and print what it came to."""
-    if options.flow == TICKER:
-        return run_ticker.run(options)
+    if options.flow in _PROCESSES:
+        return _PROCESSES[options.flow](options)
     if options.bootstrap is not None:
         return run_kafka.run(options)
     if options.flow != FLOW and options.flow not in _OTHERS:
@@ -113,3 +114,6 @@ def run_usage(root: Path, partitions: int, engine: str) -> tuple[list[UsageCell]
 
 _OTHERS: Final = {CONTRACT: _run_contract, invoicing.FLOW: _run_invoicing, DOCUMENT: _run_document}
 """Flows beside the usage flow that run over a folder."""
+
+_PROCESSES: Final = {TICKER: run_ticker.run, CONTROL: run_control.run}
+"""What runs beside the flows and is none."""

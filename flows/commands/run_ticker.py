@@ -1,25 +1,19 @@
 """``tieout run ticker``: a tick each minute on a broker until SIGTERM or SIGINT, or this minute's into a folder."""
 
 import argparse
-import signal
-import threading
 import time
-from types import FrameType
-from typing import Final
 
 from flows import kafka_topics, output, rights, ticker
 from flows.cells import keep_going
 from flows.cli import CommandError
 from flows.commands import files, places
+from flows.commands.stopping import Stopping
 from flows.file_place import FilePlace
 from flows.flow_metrics import FlowMetrics
 from flows.health import HealthServer
 from flows.kafka_place import KafkaPlace
 from schemas.registry import Registry
 from tieout import ticks
-
-_TURN_SECONDS: Final = 1.0
-"""Between two looks whether to end, which are also what the health endpoint takes for a sign of life."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,31 +31,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _on_a_broker(options: argparse.Namespace) -> int:
-    stop = threading.Event()
-
-    def told(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, told)
-    signal.signal(signal.SIGINT, told)
     place, metrics = places.broker(options), FlowMetrics(ticker.NAME, [])
     registry = None if options.registry is None else Registry(options.registry)
+    stopping = Stopping(metrics)
     last: dict[str, object] = {}
-
-    def stopped(seconds: float) -> bool:
-        """Wait, but not long enough to be taken for one that hangs."""
-        end = time.monotonic() + seconds
-        metrics.turned()
-        while not stop.is_set() and (left := end - time.monotonic()) > 0:
-            stop.wait(min(left, _TURN_SECONDS))
-            metrics.turned()
-        return stop.is_set()
 
     def attempt() -> None:
         try:
             with places.pinned(registry, options.schema_lock):
                 _checked(place)
-                ticker.keep_ticking(place, _now, stopped, lambda minute: last.update(minute=ticks.command(minute).subject_id))
+                ticker.keep_ticking(place, _now, stopping.stopped, lambda minute: last.update(minute=ticks.command(minute).subject_id))
         finally:
             place.close()
 
@@ -69,10 +48,10 @@ def _on_a_broker(options: argparse.Namespace) -> int:
         output.say(f"{why}; next attempt in {seconds:.1f} s")
 
     if options.health_address is None:
-        keep_going(attempt, stopped, waits)
+        keep_going(attempt, stopping.stopped, waits)
     else:
         with HealthServer(options.health_address, metrics):
-            keep_going(attempt, stopped, waits)
+            keep_going(attempt, stopping.stopped, waits)
     output.show([last] if last else [], options.output)
     return 0
 

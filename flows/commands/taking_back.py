@@ -1,15 +1,15 @@
 """Requests that take a document back: whole (``tieout void``), by line, or an amount off a line (``tieout credit``).
 
 What a void or a credit by line takes back is billable again, once: with the next close, or at once with ``tieout close`` of
-its period. An amount off a line is a concession and stays billed.
+its period. An amount off a line is a concession and stays billed. A request that would not count is not written: the flow's own rules
+say so before, by its last state (``flows.invoicing_preview``), and the flow looks again when it comes.
 """
 
 import argparse
 import json
 import time
-from pathlib import Path
 
-from flows import invoice_view, output, signing, topics
+from flows import invoice_view, invoicing_preview, output, topics
 from flows.cli import CommandError
 from flows.commands import governed, places
 from flows.file_place import FilePlace
@@ -25,12 +25,15 @@ def ask(options: argparse.Namespace) -> int:
     registry = None if options.registry is None else Registry(options.registry)
     with places.pinned(registry, options.schema_lock):
         place = places.place(options)
-        invoice = _found(place, options.invoice)
+        partition, invoice = _found(place, options.invoice)
         payload = _payload(options)
         command = Command(CORRECT, INVOICE, options.invoice, governed.author_of(options), time.time_ns() // 1000, options.reason, payload)
-        if options.key is not None:
-            command = signing.signed(command, signing.load(Path(options.key)))
         with governed.writing(place) as write:
+            command = governed.signed(command, options, place)
+            why = invoicing_preview.taking_back(place, partition, invoice, command)
+            if why is not None:
+                msg = f"{options.command}: this would not count, nothing was written: {why}"
+                raise CommandError(msg)
             write(command)
     row = {options.command: options.invoice, "contract": invoice.contract_id, "period": invoice.period.label, "author": command.author, "command_id": command.command_id}
     output.show([row], options.output)
@@ -38,11 +41,11 @@ def ask(options: argparse.Namespace) -> int:
     return 0
 
 
-def _found(place: FilePlace | KafkaPlace, invoice_id: str) -> Invoice:
+def _found(place: FilePlace | KafkaPlace, invoice_id: str) -> tuple[int, Invoice]:
     for partition in range(place.partitions()):
         found = invoice_view.find(place.reader(topics.INVOICES, partition), invoice_id)
         if found is not None:
-            return found
+            return partition, found
     msg = f"{place.name}: has no invoice {invoice_id!r}; 'tieout topic peek {topics.INVOICES}' shows what there is"
     raise CommandError(msg)
 

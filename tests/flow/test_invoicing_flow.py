@@ -12,6 +12,7 @@ from tests.flow import folders, governed_folders
 from tests.flow import invoicing_folders as folder
 from tests.flow.governed_folders import exceptions, know, reference
 from tests.flow.invoicing_folders import contract, event
+from tieout.governance import Command
 from tieout.usage_state import DAY, Limits
 
 CUSTOMERS = 12
@@ -256,9 +257,12 @@ def test_a_request_bills_a_closed_period_again_for_what_came_late(tmp_path, caps
     know(root, *governed_folders.USERS)
     folder.append(root, [event("k1", "later", "2026-01-12T00:00:00Z", "7")], partitions=1)
     folder.price(root, [0])
-    assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "unsigned", "--author", "una"]) == 0
+    assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "unsigned", "--author", "una"]) == 1
+    governed_folders.send(root, Command("close", "period", "2026-01", "una", 2 * 10**15, "by another program, unsigned"))
     folder.bill(root, partitions=[0])
     assert len(folder.invoices(root, 1)) == 6
+    (told,) = exceptions(root, 1)
+    assert (told["kind"], told["object"]) == ("command_refused", {"type": "period", "id": "2026-01"})
 
 
 def test_a_voided_invoice_is_billed_again_once_and_the_money_ties_out(tmp_path, capsys):
@@ -268,7 +272,8 @@ def test_a_voided_invoice_is_billed_again_once_and_the_money_ties_out(tmp_path, 
     (january,) = folder.invoices(root)
     where = ["--dir", str(root), "--reason", "wrong address"]
     assert cli.main(["void", january.invoice_id, *where]) == 0
-    assert cli.main(["void", january.invoice_id, *where, "--author", "again"]) == 0
+    assert cli.main(["void", january.invoice_id, *where, "--author", "again"]) == 1
+    governed_folders.send(root, Command("correct", "invoice", january.invoice_id, "again", 2 * 10**15, "by another program"))
     tokens = folder.bill(root)
     _, back = folder.invoices(root)
     assert (back.kind, back.voids, back.total, sum(line.usage_exact for line in back.lines)) == ("credit_note", january.invoice_id, -2700, -7 * 10**12)
@@ -302,7 +307,7 @@ def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):
     assert [[(line.kind, line.amount) for line in one.lines] for one in found] == [[("usage", 10), ("fee", 2000)], [("delta", 7)]]
 
 
-def test_a_contract_whose_billing_calendar_changes_is_held_and_says_why(tmp_path):
+def test_a_contract_whose_billing_calendar_changes_without_saying_from_when_on_is_held_and_says_why(tmp_path):
     root = tmp_path / "data"
     changed = contract("k1", 2, effective_from="2026-02-01T00:00:00Z", billing={"anchor_day": 15})
     folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z"), event("k1", "b", "2026-03-10T00:00:00Z")], [contract("k1"), changed])
@@ -310,7 +315,7 @@ def test_a_contract_whose_billing_calendar_changes_is_held_and_says_why(tmp_path
     assert folder.invoices(root) == []
     (told,) = exceptions(root, folder.PARTITIONS)
     assert told["kind"] == "invoice_held"
-    assert "billing.anchor_day" in told["message"] and "a contract keeps its billing periods" in told["message"]
+    assert "billing.periods_from" in told["message"] and "give 'periods_from': '2026-02-01T00:00:00+00:00'" in told["message"]
 
 
 def test_what_nothing_can_change_any_more_leaves_the_account_and_no_document_differs(tmp_path):

@@ -33,8 +33,8 @@ CATALOGUE = {metric.name: metric for metric in metrics.CATALOGUE}
 HEALTH_PORT = int(ADDRESS.rpartition(":")[2])
 CELL = MANIFESTS["statefulset"]["spec"]["template"]["spec"]["containers"][0]
 POD = MANIFESTS["statefulset"]["spec"]["template"]
-SINGLES = ("contract", "document")
-"""Flows that are one cell always."""
+SINGLES = ("contract", "document", "control")
+"""Flows that are one cell always, and the control, which is deployed like one."""
 OTHERS = ("contract", "invoicing", "document")
 """Flows beside the usage flow, in the order in which compose makes their topics."""
 
@@ -96,7 +96,7 @@ def test_selectors_of_a_flow_of_one_cell_match_its_own_labels(flow):
 def test_the_monitor_finds_the_services_of_all_flows():
     monitored = MANIFESTS["servicemonitor"]["spec"]["selector"]["matchLabels"].items()
     services = [manifest for manifest in MANIFESTS.values() if manifest["kind"] == "Service"]
-    assert {service["metadata"]["name"] for service in services} == {f"tieout-{flow}" for flow in ("usage", *OTHERS)}
+    assert {service["metadata"]["name"] for service in services} == {f"tieout-{flow}" for flow in ("usage", "control", *OTHERS)}
     assert all(monitored <= service["metadata"]["labels"].items() for service in services)
     assert all(service["spec"]["ports"] == MANIFESTS["service"]["spec"]["ports"] for service in services)
 
@@ -272,6 +272,15 @@ def test_compose_runs_each_other_flow_once_on_topics_of_its_own_and_watches_it(f
     assert set(COMPOSE["services"][flow]["depends_on"]) == {f"{flow}-topics", "lock"}
     scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["scrape_configs"]
     assert [job for job in scraped if job["job_name"] == f"tieout-{flow}"] == [{"job_name": f"tieout-{flow}", "static_configs": [{"targets": [f"{flow}:{HEALTH_PORT}"]}]}]
+
+
+def test_compose_runs_the_control_once_the_topics_are_there_and_watches_it():
+    one, usage = options_of(COMPOSE["services"]["control"]["command"]), options_of(COMPOSE["services"]["usage-0"]["command"])
+    assert (one.flow, one.every, one.health_address) == ("control", 3600, f"0.0.0.0:{HEALTH_PORT}")
+    assert (one.bootstrap, one.registry, one.schema_lock) == (usage.bootstrap, usage.registry, usage.schema_lock)
+    assert set(COMPOSE["services"]["control"]["depends_on"]) == {"invoicing-topics", "lock"}
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["scrape_configs"]
+    assert {"job_name": "tieout-control", "static_configs": [{"targets": [f"control:{HEALTH_PORT}"]}]} in scraped
 
 
 def test_compose_makes_the_flows_topics_one_after_the_other():

@@ -51,6 +51,15 @@ def test_a_larger_purchase_by_amendment_bills_the_difference_from_the_entity_tha
     assert told == {"us-inc": [("delta", 10000)], "de-gmbh": [("usage", 0)]}
 
 
+def test_a_larger_purchase_is_billed_however_long_ago_the_first_one_was():
+    book = Book({"charges": [USAGE], "credits": [bought()]})
+    first = book.documents[0]
+    for month in ("2026-01-01", "2026-02-01", "2026-03-01"):
+        book.close(month)
+    book.learn(first, first | {"version": 2, "effective_from": "2026-04-01T00:00:00Z", "credits": [bought(amount="600")]})
+    assert ledger(*book.close("2026-04-01").invoices) == [("delta", "", 10000), ("usage", "u", 0)]
+
+
 def test_a_void_of_a_purchase_is_billed_again_once():
     book = Book({"charges": [USAGE], "credits": [bought()]}, taxes=Taxes({"p": "std"}, {"std": "20"}))
     first = book.close("2026-01-01", book.used("2026-01-01", "1")).invoices[0]

@@ -69,6 +69,7 @@ def told(flow_metrics):
     flow_metrics.restored(Token("usage", 0, 0), 0.5)
     flow_metrics.lag(0, 0, 10)
     flow_metrics.turned()
+    flow_metrics.checked({0: 2}, 1_000_000.0)
     flow_metrics.paused(0, "registry")
     counts = dict.fromkeys(NAMES, 1) | {"invoices": 1, "line_usage": 2, "waits_tax_rate": 1}  # as if all flows were one
     interval = Interval({"too_late": 1}, {"usage_conflict": 1}, {"ids": 3, "chains": 2, "held": 1}, {"decode": 0.1, "fold": 0.2, "encode": 0.1, "commit": 0.04}, latencies=(90_000.0,))

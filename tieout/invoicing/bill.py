@@ -12,6 +12,7 @@ came late, and documents taken back have changed in earlier ones. The order of a
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tieout import billing_periods
 from tieout.contract_book import Interval
 from tieout.contracts import ContractVersion
 from tieout.invoicing import timeline as times
@@ -22,8 +23,8 @@ from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
 from tieout.invoicing.documents import credit_uses, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
-from tieout.invoicing.purchases import bought_at, purchase_lines
-from tieout.invoicing.records import Account, Billed, Burn, Line, LineKey, UsageSum
+from tieout.invoicing.purchases import bought_at, placed, purchase_lines, unbilled
+from tieout.invoicing.records import Account, Billed, Burn, Held, Line, LineKey, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
 from tieout.invoicing.usage_lines import Parts, by_line, usage_lines
 from tieout.period import Period
@@ -47,13 +48,28 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     starts of closed billing periods whose late usage finance has decided to bill although the contract sends it to an
     exception; the caller gives that usage again. What comes for them later waits for a decision of its own.
     """
+    held = _misplaced(account, timeline)
+    if held is not None:
+        return Billed(account, held=held)
     taken, late = _by_policy(account, timeline, period, usage, accepted)
     known = merged((*account.usage, *taken))
+    moved = placed(account, timeline, period)
     try:
-        current = _computed(account, timeline, _touched(account, timeline, period, taken), known, taxes)
+        current = _computed(moved, timeline, _touched(moved, timeline, period, taken), known, taxes)
     except TaxMissing as missing:
         return Billed(account, held=missing.held)
-    return settled(account, timeline, period, current, known, taxes, as_of)._replace(late=late)
+    return settled(moved, timeline, period, current, known, taxes, as_of)._replace(late=late)
+
+
+def _misplaced(account: Account, timeline: Sequence[Interval]) -> Held | None:
+    """Why nothing can be billed: something stands billed in a billing period that the contract does not have any more."""
+    calendar = billing_periods.of(timeline)
+    for start, label in {one.key.period_us: one.period for one in account.billed if one.amount or one.usage_exact}.items():
+        if calendar.containing(start).start_us != start:
+            number = max(i.version.version for i in timeline)
+            msg = f"billing period {label} is billed, and by version {number} the contract has no such period any more; void its invoices, or publish a version whose calendar takes effect later"
+            return Held("contract_unsupported", f"{account.contract_id}/{number}", msg)
+    return None
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Collection[int]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
@@ -83,12 +99,15 @@ def _touched(account: Account, timeline: Sequence[Interval], period: Period, tak
     new = [i.start_us for i in timeline if i.version.version > account.version] + [grant.begins_us for grant in granted]
     if new and account.version:
         starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
-        starts |= {at for at in (bought_at(grant, timeline) for grant in granted if grant.purchased) if at < period.start_us}
+        starts |= {at for at in (bought_at(grant, timeline) for grant in grants(timeline) if grant.purchased) if at < period.start_us}
+        starts |= {one.key.period_us for one in account.billed if one.key.kind == "credit"}
+    starts |= unbilled(account)
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
-    calendar = timeline[0].version.billing.calendar
+    calendar = billing_periods.of(timeline)
     standing = {one.key.period_us for one in account.billed}
-    return sorted({calendar.containing(start) for start in starts if start >= account.kept_since_us or start in standing})
+    found = ((start, calendar.containing(start)) for start in starts)
+    return sorted({mine for start, mine in found if start >= account.kept_since_us or mine.start_us in standing})
 
 
 def _new_grants(account: Account, timeline: Sequence[Interval]) -> list[Grant]:
@@ -108,7 +127,7 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
         spend[period] = [Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount) for one in lines]
         lines += commitment_lines(timeline, period, spend)
         lines += coupon_lines(timeline, period, lines)
-        lines += purchase_lines(timeline, period)
+        lines += purchase_lines(timeline, period, account.bought)
         sums = {key: [one for one, _, _ in parts] for key, parts in behind.items()}
         current.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
     return current
@@ -123,7 +142,7 @@ def _base_lines(timeline: Sequence[Interval], period: Period, behind: Mapping[Li
 def _spend(account: Account, timeline: Sequence[Interval]) -> dict[Period, list[Counted]]:
     """What stands billed by billing period, for the commitments (if any)."""
     spend: dict[Period, list[Counted]] = {}
-    calendar = timeline[0].version.billing.calendar
+    calendar = billing_periods.of(timeline)
     for one in account.billed if any(i.version.commitments for i in timeline) else ():
         counted = Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount)
         spend.setdefault(calendar.containing(one.key.period_us), []).append(counted)

@@ -99,7 +99,7 @@ def _credited(account: Account, line: Line) -> int:
 
 
 def _take_back(account: Account, version: ContractVersion, invoice: Invoice, parts: list[_Part], grants: Collection[Grant], as_of: int, *, voids: bool) -> TakenBack:
-    number = len(account.released)
+    number = account.issued
     taxes = [_tax(account, invoice, one, parts) for one in invoice.lines if one.key.kind == "tax"]
     lines = [_negative(account.contract_id, part, number) for part in parts]
     lines += [_tax_line(account.contract_id, tax, number) for tax in taxes if tax.amount]

@@ -3,19 +3,21 @@
 In: an account, its contract's timeline, and an instant before which usage is no longer taken (400 days before the close,
 the limit of re-pricing). Out: the account without the billing periods that lie before it whole. Nothing that is still owed
 goes: a period leaves only where what was billed of it is exactly its usage and nothing of it was taken back, so the open
-balance stays what it was. What grants paid in it is carried forward as one sum a grant, legal entity and currency.
+balance stays what it was. What grants paid in it is carried forward as one sum a grant, legal entity and currency. What was taken
+back of its documents' lines goes too: where somebody takes back more of such a document, its notes are read again and say it.
 
 A period stays as long as something in it may still count: a line whose service ends later (an annual fee), a commitment
 whose interval runs on, or that rolls over; and of each charge the last usage, which says that it ever had any.
 Late usage for what has gone is not taken, and documents of it can no longer be taken back. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tieout.contract_book import Interval
 from tieout.invoicing.commitments import counting_since
-from tieout.invoicing.records import Account, Burn, LineKey, Posted, UsageSum
+from tieout.invoicing.purchases import left
+from tieout.invoicing.records import Account, Burn, Invoice, LineKey, Posted, Released, UsageSum
 
 CARRIED: Final = "carried forward"
 
@@ -33,10 +35,37 @@ def pruned(account: Account, timeline: Sequence[Interval], before_us: int) -> Ac
     needed = {*last.values()}
     counted = counting_since(timeline, since)
     gone = {start for start in {*usage, *billed} - needed if start < counted and _is_done(usage.get(start, ()), billed.get(start, ()), since)}
+    standing = {one.key.period_us for one in account.billed} - gone
     return account._replace(
         usage=tuple(one for one in account.usage if one.period_us not in gone), billed=tuple(one for one in account.billed if one.key.period_us not in gone),
         burns=_carried(account.burns, gone), thresholds=tuple(one for one in account.thresholds if one[0] not in gone), kept_since_us=since,
+        released=tuple(one for one in account.released if one.period_us >= since or one.period_us in standing),
+        bought=left(account.bought, account.billed, gone),
     )  # fmt: skip
+
+
+def forgot(account: Account, invoice: Invoice) -> bool:
+    """Whether an account may no longer know what was taken back of a document."""
+    return any(one.key.period_us < account.kept_since_us for one in invoice.lines)
+
+
+def remembering(account: Account, invoice: Invoice, notes: Iterable[Invoice]) -> Account:
+    """The account with what the notes of a document took back of lines that it no longer knows."""
+    standing = {one.key.period_us for one in account.billed}
+    lines = {one.line_id for one in invoice.lines if one.key.kind != "tax" and one.key.period_us < account.kept_since_us and one.key.period_us not in standing}
+    found = [
+        Released(invoice.invoice_id, line.delta_of, -line.amount, bool(note.voids or line.quantity or line.usage_count), line.key.period_us)
+        for note in notes for line in note.lines if line.delta_of in lines
+    ]  # fmt: skip
+    return account._replace(released=(*account.released, *found))
+
+
+def dated(account: Account, invoice: Invoice) -> Account:
+    """The account after something of a document was taken back, without what concerns billing periods that it no longer knows."""
+    periods = {one.line_id: one.key.period_us for one in invoice.lines}
+    standing = {one.key.period_us for one in account.billed}
+    released = (one._replace(period_us=periods[one.line_id]) if one.invoice_id == invoice.invoice_id else one for one in account.released)
+    return account._replace(released=tuple(one for one in released if one.period_us >= account.kept_since_us or one.period_us in standing))
 
 
 def _is_done(usage: Sequence[UsageSum], billed: Sequence[Posted], since: int) -> bool:

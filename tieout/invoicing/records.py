@@ -147,12 +147,27 @@ class Broken(NamedTuple):
 
 
 class Released(NamedTuple):
-    """What was taken back of a document line: ``amount`` of it in minor units; ``whole`` where it is billable again."""
+    """What was taken back of a document line: ``amount`` of it in minor units; ``whole`` where it is billable again.
+
+    ``period_us`` is where the line's billing period begins: it is kept as long as that is.
+    """
 
     invoice_id: str
     line_id: str
     amount: int
     whole: bool
+    period_us: int = 0
+
+
+class Bought(NamedTuple):
+    """A purchased grant: ``billed`` in minor units, in billing periods that have left the account.
+
+    ``period_us`` is where the billing period begins in which the rest of it stands, 0 where there is none.
+    """
+
+    grant_id: str
+    billed: int = 0
+    period_us: int = 0
 
 
 class Account(NamedTuple):
@@ -176,6 +191,8 @@ class Account(NamedTuple):
     released: tuple[Released, ...] = ()
     kept_since_us: int = 0
     """Usage of billing periods that begin before is no longer taken: what was billed of them may have gone."""
+    bought: tuple[Bought, ...] = ()
+    """Purchases of which something was billed in billing periods that have gone, or that came too late for their own."""
 
     @property
     def open_amount(self) -> int:
@@ -223,7 +240,7 @@ class Invoice(NamedTuple):
 class Held(NamedTuple):
     """Why a period cannot be billed yet, and what to do."""
 
-    reason: Literal["tax_code", "tax_rate", "tax_jurisdiction"]
+    reason: Literal["tax_code", "tax_rate", "tax_jurisdiction", "contract_unsupported"]
     subject: str
     message: str
 
