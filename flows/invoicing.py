@@ -33,6 +33,7 @@ from sources.errors import SourceAway, SourceError
 from sources.lot import Lot
 from tieout import money, wide
 from tieout.closing import Ask, Closed, Closing, TakeBack
+from tieout.exception_queue import EXCEPTION
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
 from tieout.increments import increments
@@ -186,6 +187,7 @@ class InvoicingCell:
             return
         try:
             self.token = tokens.decode(found["value"])[0]
+            invoicing_state.check(self.token)
             self.fold.restore(self.token, self._blobs())
         except SourceAway:
             raise
@@ -264,6 +266,10 @@ class InvoicingCell:
         for command, fault in side.requests():
             if command.kind == CORRECT:
                 self._take_back(command, fault, changed)
+            elif command.subject_type == EXCEPTION:  # one without effect is told by 'tieout exception', which reads the same commands
+                late = None if fault is not None else closing.decide(command.subject_id, command.kind, command.author)
+                if late is not None:
+                    changed.late[late.contract_id, late.exception_id] = None
             elif fault is None:
                 closing.asks.append(ask(command))
                 changed.asks = True
@@ -356,7 +362,7 @@ def _note(changed: Changes, closed: Sequence[Closed]) -> None:
             changed.waits[one.contract_id] = None
         if one.wait is None:
             changed.bills[one.contract_id] = None
-            changed.aside += [(one.contract_id, late) for late in one.billed.late]
+            changed.late |= {(one.contract_id, late.exception_id): None for late in (*one.accepted, *one.late)}
 
 
 class RatedSource:

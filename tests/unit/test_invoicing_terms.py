@@ -173,9 +173,18 @@ def test_late_usage_under_exception_is_billed_once_finance_has_accepted_it():
     january, february = book.used("2026-01-01", "5"), book.used("2026-02-01", "2")
     waits = book.close("2026-03-01", january, february)
     assert (waits.late, ledger(*waits.invoices)) == ((january, february), [("usage", "u", 0)])
-    done = book.close("2026-04-01", *waits.late, accepted={january.period_us})
-    assert (done.late, ledger(*done.invoices)) == ((february,), [("delta", "u", 500), ("usage", "u", 0)])
+    more = book.used("2026-01-01", "1")  # came beside what was accepted, and nobody has decided about it
+    done = book.close("2026-04-01", more, accepted=[january])
+    assert (done.late, ledger(*done.invoices)) == ((more,), [("delta", "u", 500), ("usage", "u", 0)])
     assert done.invoices[0].lines[0].delta_of == first.lines[0].line_id
-    later = book.close("2026-05-01", book.used("2026-01-01", "1"), *done.late)
-    assert [one.amount for one in later.late] == [10**12, 2 * 10**12]  # one decision, one billing
+    assert ledger(*book.close("2026-05-01").invoices) == [("usage", "u", 0)]  # one decision, one billing
     assert book.account.open_amount == 0
+
+
+def test_accepted_late_usage_computes_the_whole_original_period_again():
+    """30.00 were billed to the minimum of 50.00 and with 10 percent off; 25.00 more make 55.00, and 5.50 off."""
+    book = Book({"charges": [USAGE | {"minimum": "50"}], "coupons": [{"coupon_id": "x", "percent": "10"}], "billing": {"late_usage": "exception"}})
+    assert book.close("2026-01-01", book.used("2026-01-01", "30")).invoices[0].total == 4500
+    note = book.close("2026-02-01", accepted=[book.used("2026-01-01", "25")]).invoices[0]
+    assert [line for line in ledger(note) if line[2]][:4] == [("delta", "u", 2500), ("delta", "u", -250), ("delta", "u", -2000), ("delta", "u", 200)]
+    assert sum(line.amount for line in note.lines if line.period == "2026-01") == 450

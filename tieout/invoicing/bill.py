@@ -9,7 +9,7 @@ came late, and documents taken back have changed in earlier ones. The order of a
 ``tieout.rating.adjustments.ORDER``. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tieout.contract_book import Interval
@@ -37,15 +37,15 @@ class Computed(NamedTuple):
     sums: Mapping[LineKey, Sequence[UsageSum]]
 
 
-def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int, accepted: Collection[int] = ()) -> Billed:
+def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int, accepted: Sequence[UsageSum] = ()) -> Billed:
     """Close one billing period of one contract.
 
     ``timeline`` are the contract's governing intervals as they are known now (``ContractBook.intervals``). ``usage`` are
     the increments since the last bill, of this period and of earlier ones (late usage, corrections, re-pricing); later
     ones wait with the caller. ``taxes`` None makes no tax. ``as_of`` is the instant of the close: the clock that it waited
-    for, never a wall clock. A period in which no version governs makes lines only for earlier ones. ``accepted`` are the
-    starts of closed billing periods whose late usage finance has decided to bill although the contract sends it to an
-    exception; the caller gives that usage again. What comes for them later waits for a decision of its own.
+    for, never a wall clock. A period in which no version governs makes lines only for earlier ones. ``accepted`` is late
+    usage of closed billing periods that the contract sends to an exception and finance has decided to bill; what comes
+    for the same periods beside it or later waits for a decision of its own.
     """
     taken, late = _by_policy(account, timeline, period, usage, accepted)
     known = merged((*account.usage, *taken))
@@ -56,15 +56,17 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     return settled(account, timeline, period, current, known, taxes, as_of)._replace(late=late)
 
 
-def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Collection[int]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
+def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
     """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back."""
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
     for one in usage:
-        closed = one.period_us < min(account.closed_us, period.start_us) and one.period_us not in accepted
+        closed = one.period_us < min(account.closed_us, period.start_us)
         version = times.at(timeline, one.period_us) or timeline[0].version
         refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception")
         (late if refused else taken).append(one)
+    for one in accepted:
+        (late if one.period_us < account.kept_since_us else taken).append(one)
     return taken, tuple(late)
 
 
