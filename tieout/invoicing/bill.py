@@ -17,6 +17,7 @@ from tieout.contracts import ContractVersion
 from tieout.invoicing import timeline as times
 from tieout.invoicing.changes import changed, posted
 from tieout.invoicing.commitments import Counted, commitment_lines
+from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.coupons import coupon_lines
 from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
 from tieout.invoicing.documents import credit_uses, documents
@@ -111,6 +112,7 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
         lines += commitment_lines(timeline, period, spend)
         lines += coupon_lines(timeline, period, lines)
         lines += purchase_lines(timeline, period)
+        lines += concession_lines(account, period, tuple(lines))
         sums = {key: [one for one, _, _ in parts] for key, parts in behind.items()}
         current.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
     return current

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tieout.contract_book import Interval
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import Computed, merged, settled
+from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Account, Billed, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
@@ -35,6 +36,7 @@ def bill_early(account: Account, timeline: Sequence[Interval], period: Period, u
     reached = sorted(amount for amount in amounts if 0 < amount <= spent and (period.start_us, amount) not in account.thresholds)
     if not reached:
         return Billed(account)
+    lines += concession_lines(account, period, tuple(lines))
     try:
         whole = lines if taxes is None else taxed(lines, version, period, taxes)
     except TaxMissing as missing:
