@@ -17,8 +17,9 @@ from datetime import timedelta
 from typing import Final, Literal, NamedTuple
 
 from tieout import contract_references, governance, lifecycle_rules, payment_terms, proposal, rate_cards
-from tieout.contract_book import ContractBook
+from tieout.contract_book import ContractBook, governing
 from tieout.contract_calendar import calendar_problems
+from tieout.contract_currency import currency_problems
 from tieout.contracts import ContractVersion, Problem
 from tieout.governance import Command, Verify
 from tieout.period import EPOCH
@@ -152,6 +153,8 @@ class Lifecycle:
             problems.append(Problem("customer_id", "customer_changed", f"contract {given.key.contract_id} belongs to customer {owner}; open a new contract for {given.version.customer_id}"))
         before = [] if contract is None else [one.version for one in contract.published]
         problems += calendar_problems([*before[:1], given.version])
+        if not problems and any(one.currency != given.version.currency for one in before):
+            problems += currency_problems(governing([*before, replace(given.version, status=status)]))
         version, unknown = referred(given.version, reference)
         problems += unknown
         return (version if problems else replace(version, status=status)), problems

@@ -1,5 +1,6 @@
 """Terms that change within a billing period, and what pays twice if nobody looks: ledgers to check by hand."""
 
+import re
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -142,6 +143,49 @@ def test_a_version_with_another_billing_calendar_is_refused_by_name(billing, pat
     error = refused(contracts)
     assert (error.path, error.code) == (path, "calendar_changed")
     assert "open a new contract" in error.message
+
+
+def test_a_contract_goes_from_dollars_to_euros_with_a_billing_period():
+    """Until March in USD; from April in EUR: each month has its coupon and its minimum, and the year's fee goes back from April 1."""
+    terms = {"coupons": [{"coupon_id": "x", "percent": "10"}], "billing": {"time_zone": "Europe/Berlin"}, "effective_from": "2025-12-31T23:00:00Z"}
+    charges = [USAGE | {"minimum": "50"}, fee("365", interval="year", timing="advance")]
+    dollars = terms | {"charges": charges, "commitments": [{"commitment_id": "usd", "amount": "100", "interval": "quarter"}]}
+    book = Book(dollars)
+    assert money(book.close("2026-01-01", book.used("2026-01-01", "30"))) == [
+        ("USD", [("usage", "u", 3000), ("fee", "f", 36500), ("minimum", "u", 2000), ("coupon", "u", -300), ("coupon", "f", -3650), ("coupon", "u", -200)]),
+    ]  # fmt: skip
+    first = book.documents[0]
+    book.learn(first, first | {"version": 2, "currency": "EUR", "effective_from": "2026-03-31T22:00:00Z", "commitments": [{"commitment_id": "eur", "amount": "10"}]})
+    assert money(book.close("2026-03-01", book.used("2026-03-01", "20"))) == [
+        # from April 1, 275 of 365 days of the fee go back with their coupon; what is charged of them is in euros, and 10 percent off
+        ("USD", [("delta", "f", -27500), ("delta", "f", 2750), ("usage", "u", 2000), ("minimum", "u", 3000), ("coupon", "u", -200), ("coupon", "u", -300)]),
+        ("EUR", [("fee", "f", 27500), ("coupon", "f", -2750)]),
+    ]  # fmt: skip
+    april = book.close("2026-04-01", book.used("2026-04-01", "40", version=2), book.used("2026-03-01", "7"))
+    assert money(april) == [
+        ("USD", [("delta", "u", 700), ("delta", "u", -700), ("delta", "u", -70), ("delta", "u", 70)]),
+        ("EUR", [("usage", "u", 4000), ("minimum", "u", 1000), ("coupon", "u", -400), ("coupon", "u", -100)]),
+    ]  # fmt: skip
+
+
+def money(billed):
+    return [(one.currency, ledger(one)) for one in billed.invoices]
+
+
+@pytest.mark.parametrize(
+    ("second", "path", "words"),
+    [
+        ({"effective_from": "2026-02-15T00:00:00Z"}, "currency", "from USD to EUR on 2026-02-15, within the billing period 2026-02; let it begin with a billing period \\(2026-03-01, in UTC\\)"),
+        ({"effective_from": "2026-02-01T00:00:00Z", "effective_to": "2026-03-10T00:00:00Z"}, "currency", "from EUR to USD on 2026-03-10"),  # and back in mid-period
+        ({"effective_from": "2026-02-01T00:00:00Z", "commitments": [{"commitment_id": "m", "amount": "5"}]}, "commitments.0.commitment_id", "commitment m is in USD before"),
+    ],
+)
+def test_a_billing_period_or_a_commitment_in_two_currencies_is_refused_by_name(second, path, words):
+    base = {"contract_id": "c", "customer_id": "k", "charges": [USAGE]}
+    first = base | {"version": 1, "effective_from": "2026-01-01T00:00:00Z", "commitments": [{"commitment_id": "m", "amount": "5"}]}
+    error = refused([first, base | {"version": 2, "currency": "EUR"} | second])
+    assert (error.path, error.code) == (path, "currency_changed")
+    assert re.search(words, error.message)
 
 
 def test_a_grant_that_ends_before_it_begins_is_refused():

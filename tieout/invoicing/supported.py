@@ -8,6 +8,7 @@ from typing import Final
 
 from tieout.contract_book import Interval
 from tieout.contract_calendar import calendar_problems
+from tieout.contract_currency import currency_problems
 from tieout.contracts import Commitment, ContractVersion, Credit, Problem
 
 _NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
@@ -35,7 +36,7 @@ def unsupported(timeline: Sequence[Interval]) -> str | None:
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
     versions = {interval.version.version: interval.version for interval in timeline}
-    changed = calendar_problems([versions[number] for number in sorted(versions)])
+    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline)
     return f"{changed[0].path}: {changed[0].message}" if changed else None
 
 
