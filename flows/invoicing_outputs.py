@@ -55,10 +55,11 @@ def _refusal(one: Refused, clock: int) -> dict[str, Any]:
 
 
 def counts(closed: Sequence[Closed]) -> dict[str, int]:
-    """What an interval came to: documents, lines by kind, and periods that began to wait, by reason."""
+    """What an interval came to: documents, lines by kind, periods that closed without one, and periods that began to wait, by reason."""
     found: Counter[str] = Counter()
     for one in closed:
         found["early" if one.early else "closed"] += one.wait is None and not _taken_back(one)
+        found["quiet"] += one.wait is None and not one.early and not one.billed.invoices
         if one.wait is not None and _differs(one.wait, one.ended):
             found[f"held_{one.wait.reason}"] += 1
         found["late"] += sum(late.records for late in one.late)

@@ -143,7 +143,7 @@ class RatedCase:
             if not periods:
                 continue
             done = list(bills(name, timeline, periods, self.usage(name)))
-            lines = tuple(line for one in done for invoice in one.invoices for line in invoice.lines)
+            lines = tuple(line for one in done for line in (*(line for invoice in one.invoices for line in invoice.lines), *one.quiet))
             yield QuotedContract(name, lines, _credits(timeline, done[-1].account, self.as_of))
 
     def usage(self, contract_id: str, rows: Sequence[Row] | None = None) -> list[UsageSum]:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from tieout.contract_book import Interval
 from tieout.contracts import ContractVersion
 from tieout.invoicing import timeline as times
-from tieout.invoicing.changes import changed, posted
+from tieout.invoicing.changes import changed, posted, untold
 from tieout.invoicing.commitments import Counted, commitment_lines
 from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.coupons import coupon_lines
 from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
-from tieout.invoicing.documents import credit_uses, documents
+from tieout.invoicing.documents import credit_uses, divided, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
 from tieout.invoicing.purchases import bought_at, purchase_lines
@@ -146,18 +146,20 @@ def settled(account: Account, timeline: Sequence[Interval], period: Period, curr
     billed = {one.key: one for one in account.billed}
     gone = [one for one in account.billed if one.key.period_us in starts and one.key not in keys]
     new = sorted(changed(account.contract_id, lines, billed, gone), key=lambda one: one.key.period_us)
-    after = posted(billed, new, {one.key: one.end_us for one in lines})
     all_ = grants(timeline)
     burns = _paid(account, current, all_, starts)
+    uses = credit_uses(all_, account, burns, as_of)
+    told, quiet = divided(new, {place for place, used in uses.items() if used})
+    after = posted(billed, told, {one.key: one.end_us for one in lines}) | {one.key: untold(one) for one in quiet if one.key not in billed}
     version = _speaking(timeline, period)
     treatment = None if taxes is None else taxes.payer(version.customer_id, period.end_us - 1).treatment
-    invoices = tuple(documents(account, version, period, new, credit_uses(all_, account, burns, as_of), treatment, as_of))
+    invoices = tuple(documents(account, version, period, told, uses, treatment, as_of))
     broken = tuple(breakage(all_, burns, account.broken, period))
     following = account._replace(
         closed_us=max(account.closed_us, period.end_us), version=max(account.version, *(i.version.version for i in timeline)),
         issued=account.issued + len(invoices), usage=known, billed=tuple(after.values()), burns=burns, broken=account.broken + broken,
     )
-    return Billed(following, invoices, broken=broken)
+    return Billed(following, invoices, broken=broken, quiet=tuple(quiet))
 
 
 def _paid(account: Account, current: Sequence[Computed], all_: Sequence[Grant], starts: set[int]) -> tuple[Burn, ...]:
