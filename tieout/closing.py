@@ -25,6 +25,7 @@ from tieout.invoicing import notes
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import cuts, grants
+from tieout.invoicing.division import cut_through, moves
 from tieout.invoicing.pruning import pruned
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
 from tieout.invoicing.supported import unsupported
@@ -117,12 +118,23 @@ class Closing:
 
     # what comes in
 
-    def learn(self, batch: ContractBatch) -> None:
-        """Take contract versions in; what is refused was told of by the usage flow."""
+    def learn(self, batch: ContractBatch) -> set[tuple[str, int]]:
+        """Take contract versions in; what is refused was told of by the usage flow.
+
+        Answers the billing periods of contracts whose sums a bound of a grant cuts through that was not known before: of their
+        usage the records have to be read again.
+        """
+        names, credited = batch.columns["contract_id"].to_pylist(), batch.columns["credits"].to_pylist()
+        summed = {name for name, given in zip(names, credited, strict=True) if self._summed(name) and (given or self.terms.by_contract[name].granted)}
+        before = {name: cuts(self.book.intervals(name)) for name in sorted(summed)}
         self.book.take(batch)
         for contract in self.terms.take(batch):
             self._cuts.pop(contract, None)
             self.schedule(contract)
+        return {(name, start) for name, known in before.items() for start in cut_through(self.book.intervals(name), self._calendar(name), known)}
+
+    def _summed(self, contract: str) -> bool:
+        return contract in self.terms.by_contract and (contract in self.pending or contract in self.closed)
 
     def take(self, increments: Iterable[Increment]) -> None:
         """Add increments to what is pending."""
@@ -144,6 +156,13 @@ class Closing:
         if decided is not None and decided.contract_id not in self._next:
             self.schedule(decided.contract_id)
         return decided
+
+    def divide_again(self, contract: str, start: int, sums: Iterable[UsageSum]) -> list[Increment]:
+        """Move what is summed of a billing period to where its records lie by the bounds of today; what moved, nothing in sum."""
+        mine = (*self.account(contract).usage, *self.pending.get(contract, {}).values(), *(one for lot in self.aside.get(contract, {}).values() for one in lot.sums))
+        found = [Increment(contract, "", one) for one in moves(sums, (one for one in mine if one.period_us == start))]
+        self.take(found)
+        return found
 
     def divided(self, contract: str) -> Divided:
         """How a contract divides time; LookupError where no version of it is known."""

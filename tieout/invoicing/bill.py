@@ -19,7 +19,8 @@ from tieout.invoicing.changes import changed, posted, untold
 from tieout.invoicing.commitments import Counted, commitment_lines
 from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.coupons import coupon_lines
-from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
+from tieout.invoicing.credits import Grant, breakage, burned, cuts, grants, payable
+from tieout.invoicing.division import placed
 from tieout.invoicing.documents import credit_uses, divided, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
@@ -58,13 +59,19 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
-    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back."""
+    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back.
+
+    Where usage is only divided anew, at a bound of a grant that has become known, nothing came late.
+    """
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
+    records: dict[object, int] = {}
+    for one in usage:
+        records[one.key[:4]] = records.get(one.key[:4], 0) + one.records
     for one in usage:
         closed = one.period_us < min(account.closed_us, period.start_us)
         version = times.at(timeline, one.period_us) or timeline[0].version
-        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception")
+        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception" and records[one.key[:4]])
         (late if refused else taken).append(one)
     for one in accepted:
         (late if one.period_us < account.kept_since_us else taken).append(one)
@@ -104,9 +111,11 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
     """The lines of each of these billing periods as they are today."""
     spend = _spend(account, timeline)
     levels = frozenset(one.charge_id for one in known)
+    bounds = cuts(timeline)
     current = []
     for period in periods:
-        behind = by_line(timeline, period, (one for one in known if one.period_us == period.start_us))
+        mine = (one for one in known if one.period_us == period.start_us)
+        behind = by_line(timeline, period, placed(timeline, period, bounds, mine))
         lines = _base_lines(timeline, period, behind, levels)
         spend[period] = [Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount) for one in lines]
         lines += commitment_lines(timeline, period, spend)

@@ -42,6 +42,10 @@ class UsageSum(NamedTuple):
         """What the sum is of."""
         return self.charge_id, self.group, self.period_us, self.version, self.since_us
 
+    def negative(self) -> "UsageSum":
+        """What takes it away."""
+        return self._replace(quantity=-self.quantity, amount=-self.amount, live=-self.live, records=-self.records, digest=-self.digest % DIGEST)
+
     def plus(self, other: "UsageSum") -> "UsageSum":
         """Two sums of the same key as one; the order does not matter."""
         return self._replace(

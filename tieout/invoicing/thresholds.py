@@ -13,6 +13,8 @@ from tieout.contract_book import Interval
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import Computed, merged, settled
 from tieout.invoicing.concessions import concession_lines
+from tieout.invoicing.credits import cuts
+from tieout.invoicing.division import placed
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Account, Billed, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
@@ -29,7 +31,8 @@ def bill_early(account: Account, timeline: Sequence[Interval], period: Period, u
     if version is None or not version.billing.thresholds:
         return Billed(account)
     known = merged((*account.usage, *usage))
-    behind = by_line(timeline, period, (one for one in known if one.period_us == period.start_us))
+    mine = (one for one in known if one.period_us == period.start_us)
+    behind = by_line(timeline, period, placed(timeline, period, cuts(timeline), mine))
     lines = [usage_line(period, parts) for parts in behind.values()]
     spent = sum(one.amount for one in lines if one.key.currency == version.currency)
     amounts = {minor(amount, version.currency) for amount in version.billing.thresholds}
