@@ -304,6 +304,24 @@ def test_a_voided_invoice_is_billed_again_once_and_the_money_ties_out(tmp_path, 
     assert all(verify_invoicing(FilePlace(root), partition)["breaks"] == [] for partition in range(2))
 
 
+def test_an_amount_off_a_line_whose_usage_is_voided_afterwards_is_not_credited_twice(tmp_path, capsys):
+    root = tmp_path / "data"
+    folder.write(root, [event("k1", "a", "2026-01-30T00:00:00Z", "700"), event("k1", "b", "2026-02-05T00:00:00Z")], [contract("k1", charges=folder.SIMPLE[:1])], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    (january,) = folder.invoices(root, 1)
+    amount = f"{january.lines[0].line_id}=2.50"
+    assert cli.main(["credit", january.invoice_id, "--amount", amount, "--dir", str(root), "--reason", "an outage"]) == 0
+    folder.bill(root, partitions=[0])
+    folder.append(root, [event("k1", "v", "2026-02-06T00:00:00Z", None, voids={"source": "s", "id": "a"}), event("k1", "c", "2026-03-05T00:00:00Z")], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    _, note, february = folder.invoices(root, 1)
+    assert [(line.kind, line.period, line.amount) for line in february.lines] == [("delta", "2026-01", -700), ("delta", "2026-01", 250), ("usage", "2026-02", 10)]
+    assert january.total + note.total + february.total == 10
+    assert verify_invoicing(FilePlace(root), 0)["breaks"] == []
+
+
 def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):
     root = tmp_path / "data"
     over = contract("k1", effective_to="2026-02-01T00:00:00Z")
