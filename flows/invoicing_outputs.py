@@ -93,10 +93,17 @@ def _told(one: Closed) -> Iterator[dict[str, Any]]:
     if one.wait is not None and one.wait.reason != HELD and _differs(one.wait, one.ended):
         yield _row(HELD_KIND, one, one.wait, one.wait.since)
     for late in one.accepted:
-        documents = ", ".join(invoice.invoice_id for invoice in one.billed.invoices) or "no document, because no line changed"
-        yield _late(late) | {"state": "resolved", "resolution": f"accepted by {late.author}, billed with {documents}"}
+        yield _late(late) | {"state": "resolved", "resolution": f"accepted by {late.author}, {_became(late, one)}"}
     for late in one.late:
         yield _late(late)
+
+
+def _became(late: Late, one: Closed) -> str:
+    """What became of accepted late usage."""
+    beyond = next((new.exception_id for new in one.late if (new.period_us, new.kind) == (late.period_us, late_usage.LIMIT)), None)
+    if beyond is not None:
+        return f"and lies further back than anything is billed again by now: exception {beyond}"
+    return f"billed with {', '.join(invoice.invoice_id for invoice in one.billed.invoices)}"
 
 
 def _late(late: Late) -> dict[str, Any]:

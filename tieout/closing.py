@@ -280,6 +280,7 @@ class Closing:
             wait = Wait(held[0], held[1], held[2], clock if before is None else before.since, (known, self._version(contract)))
             self.waits[contract] = wait
             waiting = sum(one.amount for one in self.pending.get(contract, {}).values() if one.period_us <= period.start_us)
+            waiting += sum(lot.amount for lot in late_usage.accepted(self.aside, contract, period.start_us))
             return looked._replace(wait=wait, at_risk=waiting, currency=timeline[-1].version.currency)
         self.schedule(contract)
         return done

@@ -11,7 +11,7 @@ from sources.errors import SourceError
 from tests import governed as people
 from tests.flow import folders, governed_folders
 from tests.flow import invoicing_folders as folder
-from tests.flow.governed_folders import know
+from tests.flow.governed_folders import know, reference
 from tests.flow.invoicing_folders import contract, event
 from tests.flow.test_signed_commands import key_file
 from tieout.usage_stage import Limits
@@ -191,6 +191,41 @@ def test_usage_that_came_too_late_for_any_bill_cannot_be_accepted(tmp_path):
     folder.append(root, [event("k1", "august", "2026-08-10T00:00:00Z")], partitions=1)
     bill_with(root, limits)
     assert [line for lines in deltas(root) for line in lines] == [("2026-05", 3, 1)]
+
+
+def test_what_is_accepted_when_its_period_has_left_the_account_is_told_as_too_late(tmp_path):
+    root, limits = tmp_path / "data", Limits(reprice_limit=40 * DAY)
+    days = [f"2026-{month:02d}-10" for month in range(1, 4)]
+    folder.write(root, [event("k1", day, f"{day}T00:00:00Z") for day in days], [STRICT], partitions=1)
+    bill_with(root, limits)
+    folder.append(root, [corrected("2026-02-10", "2026-03-11", "17"), event("k1", "april", "2026-04-10T00:00:00Z")], partitions=1)
+    bill_with(root, limits)
+    waits = lots(root)["2026-02"].opened
+    folder.append(root, [event("k1", "may", "2026-05-10T00:00:00Z")], partitions=1)
+    bill_with(root, limits)
+    act(root, "accept", waits.exception_id)
+    folder.append(root, [event("k1", "june", "2026-06-10T00:00:00Z")], partitions=1)
+    bill_with(root, limits)
+    settled, beyond = sorted(queue(root).items.values(), key=lambda item: item.opened.kind)
+    assert (settled.state, settled.resolution) == ("resolved", f"accepted by ada, and lies further back than anything is billed again by now: exception {beyond.opened.exception_id}")
+    assert (beyond.opened.kind, beyond.state, beyond.opened.amount_at_risk) == ("late_usage_limit", "open", waits.amount_at_risk)
+    assert [line for lines in deltas(root) for line in lines] == []
+
+
+def test_what_is_accepted_waits_with_its_period_for_a_missing_tax_rate_and_is_billed_once_it_is_there(late):
+    january = lots(late)["2026-01"].opened.exception_id
+    act(late, "accept", january)
+    tax = [reference("customer", "k1", {"tax_jurisdiction": "DE"}), reference("product", "llm", {"name": "llm", "tax_code": "digital"})]
+    know(late, *tax, reference("tax_rate", "DE/other", {"jurisdiction": "DE", "tax_code": "other", "rate_percent": "7"}))
+    charges = [charge | {"product_id": "llm"} for charge in folder.SIMPLE]
+    folder.import_contracts(late, [STRICT | {"version": 2, "charges": charges}])
+    clock(late, "2026-05-05")
+    held = next(item for item in queue(late).items.values() if item.opened.kind == "invoice_held")
+    assert (deltas(late)[3:], str(held.opened.amount_at_risk), queue(late).items[january].state) == ([], "0.080000000000", "open")  # 7 late ones and April's one
+    know(late, reference("tax_rate", "DE/digital", {"jurisdiction": "DE", "tax_code": "digital", "rate_percent": "0"}))
+    run(late)
+    assert [line for line in deltas(late)[3] if line[1]] == [("2026-01", 7, 1)]
+    assert queue(late).items[january].state == "resolved"
 
 
 @pytest.mark.parametrize("slack", [invoicing.SLACK, -(10**9)])
