@@ -20,7 +20,7 @@ from tieout.invoicing.commitments import Counted, commitment_lines
 from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.coupons import coupon_lines
 from tieout.invoicing.credits import Grant, breakage, burned, cuts, grants, payable
-from tieout.invoicing.division import placed
+from tieout.invoicing.division import in_stretches
 from tieout.invoicing.documents import credit_uses, divided, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
@@ -115,7 +115,7 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
     current = []
     for period in periods:
         mine = (one for one in known if one.period_us == period.start_us)
-        behind = by_line(timeline, period, placed(timeline, period, bounds, mine))
+        behind = by_line(timeline, period, in_stretches(timeline, period, bounds, mine))
         lines = _base_lines(timeline, period, behind, levels)
         spend[period] = [Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount) for one in lines]
         lines += commitment_lines(timeline, period, spend)

@@ -60,16 +60,16 @@ def _any(sums: Sequence[UsageSum]) -> bool:
     return any(sum(column) for column in zip(*(one[5:9] for one in sums), strict=True)) or bool(sum(one.digest for one in sums) % DIGEST)
 
 
-def placed(timeline: Sequence[Interval], period: Period, bounds: Sequence[int], sums: Iterable[UsageSum]) -> list[UsageSum]:
+def in_stretches(timeline: Sequence[Interval], period: Period, bounds: Sequence[int], sums: Iterable[UsageSum]) -> list[UsageSum]:
     """The sums of a billing period, each in a stretch in which its version governs; what has left a version that governs nowhere lies together."""
     mine = list(sums)
     amounts: dict[object, int] = {}
     for one in mine if bounds else ():
         amounts[one.key[:4]] = amounts.get(one.key[:4], 0) + one.amount
-    return [_placed([*_spans(timeline, period, one.version)], period, bounds, one, left=amounts[one.key[:4]]) for one in mine] if bounds else mine
+    return [_in_stretch([*_spans(timeline, period, one.version)], period, bounds, one, left=amounts[one.key[:4]]) for one in mine] if bounds else mine
 
 
-def _placed(spans: Sequence[Span], period: Period, bounds: Sequence[int], one: UsageSum, left: int) -> UsageSum:
+def _in_stretch(spans: Sequence[Span], period: Period, bounds: Sequence[int], one: UsageSum, left: int) -> UsageSum:
     if not spans:
         return one if left else one._replace(since_us=period.start_us)
     until = min((bound for bound in bounds if bound > one.since_us), default=period.end_us)

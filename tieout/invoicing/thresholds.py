@@ -14,7 +14,7 @@ from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import Computed, merged, settled
 from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.credits import cuts
-from tieout.invoicing.division import placed
+from tieout.invoicing.division import in_stretches
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Account, Billed, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
@@ -32,7 +32,7 @@ def bill_early(account: Account, timeline: Sequence[Interval], period: Period, u
         return Billed(account)
     known = merged((*account.usage, *usage))
     mine = (one for one in known if one.period_us == period.start_us)
-    behind = by_line(timeline, period, placed(timeline, period, cuts(timeline), mine))
+    behind = by_line(timeline, period, in_stretches(timeline, period, cuts(timeline), mine))
     lines = [usage_line(period, parts) for parts in behind.values()]
     spent = sum(one.amount for one in lines if one.key.currency == version.currency)
     amounts = {minor(amount, version.currency) for amount in version.billing.thresholds}
