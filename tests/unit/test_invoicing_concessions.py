@@ -125,3 +125,14 @@ def test_a_concession_on_an_early_invoice_stands_through_the_close():
             documents.append(off(book, documents[0], 2000))
     documents += book.close("2026-01-01", book.used("2026-01-01", "5")).invoices
     assert [ledger(one) for one in documents] == [[("usage", "u", 6000)], [("delta", "u", -2000)], [("delta", "u", 4000)], [("delta", "u", 500)]]
+
+
+def test_of_a_line_that_has_left_the_account_its_document_says_what_is_left():
+    book = Book({"charges": [USAGE], "coupons": [{"coupon_id": "x", "percent": "10"}]})
+    first = book.close("2026-01-01", book.used("2026-01-01", "100")).invoices[0]
+    book.account = book.account._replace(usage=(), billed=())
+    with pytest.raises(ReleaseRefused, match="has 9000 minor units left"):
+        off(book, first, 9001)
+    assert ledger(off(book, first, 9000)) == [("delta", "u", -9000)]
+    with pytest.raises(ReleaseRefused, match="has 0 minor units left"):
+        off(book, first, 1)

@@ -54,11 +54,10 @@ def net(lines: Iterable[tuple[LineKey, int]]) -> dict[LineKey, int]:
 
 
 def left_of(billed: Mapping[LineKey, Posted], key: LineKey) -> int | None:
-    """What may still be taken off a line, nothing of one that lowers another; None where it has left the account."""
+    """What of a line that lowers no other stands billed, net; 0 or more, None where it has left the account."""
     if key not in billed:
         return None
-    standing = net((one.key, one.amount) for one in billed.values() if one.key.period_us == key.period_us)
-    return max(standing[key], 0) if lowered(key) == key else 0
+    return max(net((one.key, one.amount) for one in billed.values() if one.key.period_us == key.period_us)[key], 0)
 
 
 def given(old: Posted | None, line: Line, amount: int, named: str) -> Posted:

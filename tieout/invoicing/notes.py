@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tieout import money
 from tieout.contracts import ContractVersion
-from tieout.invoicing.concessions import given, key_of, left_of
+from tieout.invoicing.concessions import given, key_of, left_of, lowered, net
 from tieout.invoicing.credits import Grant, given_back, net_costs
 from tieout.invoicing.documents import credit_uses, document
 from tieout.invoicing.lines import major
@@ -66,9 +66,10 @@ def credit_amounts(account: Account, version: ContractVersion, invoice: Invoice,
     """A credit note for amounts off lines, in minor units above 0 and at most what is left of the line, net of its coupons."""
     parts = []
     billed = {one.key: one for one in account.billed}
+    own = net((one.key, one.amount) for one in invoice.lines)
     for one in _chosen(invoice, amounts):
-        left = 0 if _gone(account, one) else one.amount - _credited(account, one)
-        standing = left_of(billed, one.key)
+        left = 0 if _gone(account, one) or lowered(one.key) != one.key else max(own[one.key], 0) - _credited(account, one)
+        standing = left_of(billed, lowered(one.key))
         left = left if standing is None else min(left, standing)
         if not 0 < amounts[one.line_id] <= left:
             msg = f"line {one.line_id} of invoice {invoice.invoice_id} has {left} minor units left; take back more than 0 and at most that"
