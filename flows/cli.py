@@ -250,11 +250,11 @@ def _dlq(commands: Commands) -> None:
 
 def _exception(commands: Commands) -> None:
     exception = _add(
-        commands, "exception", "list, show, assign, resolve or waive what finance has to settle",
+        commands, "exception", "list, show, assign, accept, resolve or waive what finance has to settle",
         "tieout exception resolve 4f1c... --dir data --reason 'the gateway sent 12 by mistake, 7 stands'",
     )
-    exception.add_argument("what", choices=("ls", "show", "assign", "resolve", "waive"), help="list them by age, show some whole, give them to somebody, or settle them")
-    exception.add_argument("exceptions", nargs="*", metavar="ID", help="these ones (show, assign, resolve, waive)")
+    exception.add_argument("what", choices=("ls", "show", "assign", "accept", "resolve", "waive"), help="list them by age, show some whole, give them to somebody, have late usage billed, or settle them")
+    exception.add_argument("exceptions", nargs="*", metavar="ID", help="these ones (show, assign, accept, resolve, waive)")
     _place(exception)
     _registry(exception)
     exception.add_argument("--state", choices=("open", "assigned", "resolved", "waived", "all"), help="in this state (ls; default: open and assigned)")
@@ -263,9 +263,9 @@ def _exception(commands: Commands) -> None:
     exception.add_argument("--customer", metavar="ID", help="of this customer (ls)")
     exception.add_argument("--older-than", metavar="TIME", help="older than this, as in 7d (s, m, h, d) (ls)")
     exception.add_argument("--to", metavar="NAME", help="who settles them from now on (assign)")
-    exception.add_argument("--reason", metavar="TEXT", help="how they were settled, or why they are let be (resolve, waive)")
+    exception.add_argument("--reason", metavar="TEXT", help="how they were settled, or why they are let be or billed (accept, resolve, waive)")
     exception.add_argument("--author", metavar="NAME", help="who does it (default: the user of this process)")
-    _signs(exception, " (assign, resolve, waive)")
+    _signs(exception, " (assign, accept, resolve, waive)")
 
 
 def _release(commands: Commands) -> None:

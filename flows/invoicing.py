@@ -8,9 +8,8 @@ interval in which these do not tie out is not committed. Source: docs/architectu
 """
 
 import gc
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -20,7 +19,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import cells as sharing
-from flows import codecs, command_records, invoice_view, invoicing_outputs, invoicing_state, pause, topics, usage, usage_records
+from flows import (
+    codecs,
+    command_records,
+    invoice_view,
+    invoicing_division,
+    invoicing_outputs,
+    invoicing_requests,
+    invoicing_state,
+    pause,
+    topics,
+    usage,
+    usage_records,
+)
 from flows import token as tokens
 from flows.invoicing_inputs import CORRECT, SideInputs, Upstream
 from flows.invoicing_outputs import FLOW, Refused
@@ -32,7 +43,8 @@ from sinks.errors import Fenced
 from sources.errors import SourceAway, SourceError
 from sources.lot import Lot
 from tieout import money, wide
-from tieout.closing import Ask, Closed, Closing, TakeBack
+from tieout.closing import Closed, Closing
+from tieout.exception_queue import EXCEPTION
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
 from tieout.increments import increments
@@ -75,6 +87,7 @@ class InvoicingFold:
     closing: Closing
     accounts: PackedAccounts
     sizes: Sizes = field(default_factory=Sizes)
+    future_limit: int = Limits().future_limit
     taken: dict[str, int] = field(default_factory=dict)
     billed: dict[str, int] = field(default_factory=dict)
 
@@ -83,7 +96,7 @@ class InvoicingFold:
         """A fold of nothing yet."""
         held, accounts = HeldUsage(limits.hold_limit), PackedAccounts()
         upstream = Upstream(log.reader(usage.TOKEN), log.reader(topics.HOLDS), held)
-        return cls(SideInputs.of(place, log, reference_partitions), upstream, Closing(held, accounts, reprice_limit=limits.reprice_limit), accounts)
+        return cls(SideInputs.of(place, log, reference_partitions), upstream, Closing(held, accounts, reprice_limit=limits.reprice_limit), accounts, future_limit=limits.future_limit)
 
     def restore(self, token: Token, records: Iterator[tuple[str, bytes]]) -> None:
         """Go back to what an interval left; what is not in the state is read again up to the token's positions."""
@@ -186,6 +199,7 @@ class InvoicingCell:
             return
         try:
             self.token = tokens.decode(found["value"])[0]
+            invoicing_state.check(self.token)
             self.fold.restore(self.token, self._blobs())
         except SourceAway:
             raise
@@ -259,17 +273,30 @@ class InvoicingCell:
         side, closing = self.fold.side, self.fold.closing
         before = dict(side.positions)
         side.learn()
-        for batch in side.versions():
-            closing.learn(batch)
+        cut = {place for batch in side.versions() for place in closing.learn(batch)}
+        if cut:
+            self._divide_again(cut, changed)
         for command, fault in side.requests():
             if command.kind == CORRECT:
                 self._take_back(command, fault, changed)
+            elif command.subject_type == EXCEPTION:  # one without effect is told by 'tieout exception', which reads the same commands
+                late = None if fault is not None else closing.decide(command.subject_id, command.kind, command.author)
+                if late is not None:
+                    changed.late[late.contract_id, late.exception_id] = None
             elif fault is None:
-                closing.asks.append(ask(command))
+                closing.asks.append(invoicing_requests.ask(command))
                 changed.asks = True
             elif self.partition == 0:  # each partition reads it, one tells
                 changed.refused.append(Refused(command, "", fault))
         return before != side.positions
+
+    def _divide_again(self, cut: Collection[tuple[str, int]], changed: Changes) -> None:
+        """Move sums of billing periods through which a bound of a grant cuts that has become known."""
+        closing, reader = self.fold.closing, self.log.reader(topics.RATED)
+        reader.refresh()
+        for (contract, start), sums in invoicing_division.sums_again(reader, self.position, cut, closing.divided, self.fold.future_limit).items():
+            changed.sums |= {(contract, moved.sum.key): None for moved in closing.divide_again(contract, start, sums.values())}
+        getattr(reader, "close", lambda: None)()  # files have nothing to close
 
     def _take_back(self, command: Command, fault: str | None, changed: Changes) -> None:
         """Take a document of this partition back; one that is not here is another partition's."""
@@ -280,7 +307,7 @@ class InvoicingCell:
         if invoice is None:
             return
         try:
-            wanted = taking_back(command, invoice.currency)
+            wanted = invoicing_requests.taking_back(command, invoice.currency)
             if fault is not None:
                 changed.refused.append(Refused(command, invoice.customer_id, fault))
             else:
@@ -335,23 +362,6 @@ class InvoicingCell:
         return replace(token, chain=token.linked())
 
 
-def ask(request: Command) -> Ask:
-    """A request as the fold takes it: a billing period by its name, of all contracts or of the one that its payload names."""
-    given = {} if request.payload is None else json.loads(request.payload)
-    return Ask(request.subject_id, given.get("contract_id"))
-
-
-def taking_back(command: Command, currency: str) -> TakeBack:
-    """What a request wants back of a document: lines, amounts off lines in the currency, or all of it."""
-    given = {} if command.payload is None else json.loads(command.payload)
-    try:
-        amounts = tuple((line, money.units(Decimal(text), money.minor_unit(currency))) for line, text in sorted(given.get("amounts", {}).items()))
-    except (ArithmeticError, ValueError) as error:
-        msg = f"invoice {command.subject_id}: an amount is no number of {currency} with at most {money.minor_unit(currency)} decimals ({error}); ask again"
-        raise ReleaseRefused(msg) from error
-    return TakeBack(command.subject_id, tuple(given.get("lines", ())), amounts)
-
-
 def _note(changed: Changes, closed: Sequence[Closed]) -> None:
     """What closes changed."""
     for one in closed:
@@ -359,7 +369,7 @@ def _note(changed: Changes, closed: Sequence[Closed]) -> None:
             changed.waits[one.contract_id] = None
         if one.wait is None:
             changed.bills[one.contract_id] = None
-            changed.aside += [(one.contract_id, late) for late in one.billed.late]
+            changed.late |= {(one.contract_id, late.exception_id): None for late in (*one.accepted, *one.late)}
 
 
 class RatedSource:

@@ -23,11 +23,13 @@ from flows.token import Token
 from sources.errors import SourceError
 from sources.lot import Lot
 from tieout.contract_batch import ContractBatch
+from tieout.exception_queue import EXCEPTION
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage, HoldChange
 from tieout.ids import EventKey
 from tieout.invoicing.tax import Taxes
 from tieout.invoicing.tax_reference import ReferenceTaxes
+from tieout.late_usage import DECISIONS
 from tieout.reference import ReferenceBook
 from tieout.usage import NO_CLOCK
 
@@ -37,6 +39,8 @@ PERIOD: Final = "period"
 CORRECT: Final = "correct"
 INVOICE: Final = "invoice"
 """The type of a subject that is a document."""
+_ASKED: Final = frozenset({(CLOSE, PERIOD), (CORRECT, INVOICE), *((decision, EXCEPTION) for decision in DECISIONS)})
+"""What may be asked of this flow, and about what."""
 _ROWS: Final = 10_000
 _CONTRACT_ROWS: Final = 8_000
 
@@ -208,7 +212,7 @@ class SideInputs:
             decoded = codecs.own(command_records.SCHEMA).decode(lot.records["value"])
             stamps = lot.records["timestamp"].to_numpy()[decoded.rows].tolist()
             for stamp, command in zip(stamps, command_records.commands(decoded.batch), strict=True):
-                if (command.kind, command.subject_type) in ((CLOSE, PERIOD), (CORRECT, INVOICE)):
+                if (command.kind, command.subject_type) in _ASKED:
                     found.append(Request(command, authority.why_not(self.facts, command, stamp)))
             if lot.end <= at:
                 msg = f"{topics.COMMANDS}: records {at} to {end - 1} are missing; restore the topic from a backup"

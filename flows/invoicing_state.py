@@ -12,9 +12,11 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-from flows.invoicing_outputs import Refused
+from flows.invoicing_outputs import FLOW, Refused
+from flows.token import Token
 from flows.usage_state import blobs, table_of
-from tieout.account_text import account_of, text_of
+from sources.errors import SourceError
+from tieout.account_text import account_of, late_of, late_text, text_of
 from tieout.closing import Ask, Closed, Closing, SumKey, Wait
 from tieout.invoicing.records import Account, UsageSum
 
@@ -26,6 +28,8 @@ _SUMS: Final = pa.schema([
     ("since", pa.int64()), ("quantity", pa.string()), ("amount", pa.string()), ("live", pa.int64()), ("records", pa.int64()), ("digest", pa.string()),
 ])  # fmt: skip
 _ACCOUNTS: Final = pa.schema([("contract_id", pa.string()), ("closed", pa.int64()), ("account", pa.binary())])
+_LATE: Final = pa.schema([("contract_id", pa.string()), ("exception_id", pa.string()), ("late", pa.binary())])
+"""Late usage that waits for finance, or for its contract's next bill; null where it was billed."""
 _WAITS: Final = pa.schema([
     ("contract_id", pa.string()), ("reason", pa.string()), ("subject", pa.string()), ("message", pa.string()), ("since", pa.int64()),
     ("reference", pa.int64()), ("version", pa.int64()),
@@ -66,13 +70,21 @@ class PackedAccounts(MutableMapping[str, Account]):
         self._packed[contract] = self._codec.compress(text, asbytes=True), len(text)
 
 
+def check(token: Token) -> None:
+    """SourceError where another release wrote the state."""
+    if token.state_format != FORMAT:
+        msg = f"{FLOW}, partition {token.partition}: its state has format {token.state_format}, this build reads {FORMAT}; run the release that wrote it"
+        raise SourceError(msg)
+
+
 @dataclass(slots=True)
 class Changes:
     """What an interval changed, in the order in which it did."""
 
     sums: dict[tuple[str, SumKey], None] = field(default_factory=dict)
     bills: dict[str, None] = field(default_factory=dict)
-    aside: list[tuple[str, UsageSum]] = field(default_factory=list)
+    late: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Contract and exception of late usage that was set aside, decided about, or billed."""
     waits: dict[str, None] = field(default_factory=dict)
     asks: bool = False
     touched: bool = False
@@ -89,7 +101,7 @@ def changes(state: Closing, accounts: PackedAccounts, changed: Changes) -> list[
     return [
         *blobs("accounts", _accounts(state, accounts, changed.bills)),
         *blobs("sums", _sums((*grown, *left))),
-        *blobs("aside", _sums(changed.aside)),
+        *blobs("late", _late(state, changed.late)),
         *blobs("waits", _waits((contract, state.waits.get(contract)) for contract in changed.waits)),
         *([("asks", _asks(state.asks))] if changed.asks else []),
         *([("touched", _asks(list(state.touched)))] if changed.touched or state.touched else []),
@@ -103,7 +115,7 @@ def whole(state: Closing, accounts: PackedAccounts) -> list[tuple[str, bytes]]:
         (FULL, b""),
         *blobs("accounts", _accounts(state, accounts, names)),
         *blobs("sums", _sums((name, one) for name in sorted(state.pending) for one in state.pending[name].values())),
-        *blobs("aside", _sums((name, one) for name in sorted(state.aside) for one in state.aside[name])),
+        *blobs("late", _late(state, ((name, exception) for name in sorted(state.aside) for exception in state.aside[name]))),
         *blobs("waits", _waits((name, state.waits[name]) for name in sorted(state.waits))),
         *([("asks", _asks(state.asks))] if state.asks else []),
         *([("touched", _asks(list(state.touched)))] if state.touched else []),
@@ -133,9 +145,8 @@ def restore(state: Closing, accounts: PackedAccounts, records: Iterable[tuple[st
             case "sums":
                 for contract, one in _sums_back(raw):
                     state.pending.setdefault(contract, {})[one.key] = one
-            case "aside":
-                for contract, one in _sums_back(raw):
-                    state.aside.setdefault(contract, []).append(one)
+            case "late":
+                _late_back(state, raw)
             case "waits":
                 _waits_back(state, raw)
             case "touched":
@@ -180,6 +191,20 @@ def _sums_back(raw: bytes) -> Iterator[tuple[str, UsageSum]]:
     for row in zip(*(column.to_pylist() for column in table_of(raw).columns), strict=True):
         contract, charge, group, period, version, since, quantity, amount, live, records, digest = row
         yield contract, UsageSum(charge, None if group is None else tuple(group), period, version, since, int(quantity), int(amount), live, records, int(digest, 16))
+
+
+def _late(state: Closing, places: Iterable[tuple[str, str]]) -> pa.Table:
+    made = [(contract, exception, state.aside.get(contract, {}).get(exception)) for contract, exception in places]
+    columns: list[list[object]] = [[row[0] for row in made], [row[1] for row in made], [None if late is None else late_text(late) for _, _, late in made]]
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, _LATE, strict=True)], schema=_LATE)
+
+
+def _late_back(state: Closing, raw: bytes) -> None:
+    for contract, exception, text in zip(*(column.to_pylist() for column in table_of(raw).columns), strict=True):
+        mine = state.aside.setdefault(contract, {})
+        mine.pop(exception, None) if text is None else mine.update({exception: late_of(text)})
+        if not mine:
+            del state.aside[contract]
 
 
 def _waits(rows: Iterable[tuple[str, Wait | None]]) -> pa.Table:

@@ -1,13 +1,14 @@
-"""The account of a contract as text and back, so that a state can hold it: JSON lists in the order of the records' fields.
+"""The account of a contract, and its late usage, as text and back, so that a state can hold it: JSON lists in the order of the records' fields.
 
-In: an ``Account``. Out: bytes; integers of any size stand as they are. A field that a later release adds is a new format of
-the state that holds the bytes. Source: ``tieout.invoicing.records``.
+In: an ``Account``, or a lot of late usage. Out: bytes; integers of any size stand as they are. A field that a later release adds is a new format of
+the state that holds the bytes. Source: ``tieout.invoicing.records``, ``tieout.late_usage``.
 """
 
 import json
 from typing import Any
 
 from tieout.invoicing.records import Account, Bought, Broken, Burn, LineKey, Posted, Released, UsageSum
+from tieout.late_usage import Late
 
 
 def text_of(account: Account) -> bytes:
@@ -24,6 +25,17 @@ def account_of(text: bytes) -> Account:
         tuple((start, amount) for start, amount in thresholds), tuple(Released(*one) for one in released), kept,
         tuple(Bought(*one) for one in bought),
     )  # fmt: skip
+
+
+def late_text(late: Late) -> bytes:
+    """Late usage as bytes."""
+    return json.dumps(late, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def late_of(text: bytes) -> Late:
+    """And back."""
+    late = Late(*json.loads(text))
+    return late._replace(sums=tuple(_sum(one) for one in late.sums))  # type: ignore[arg-type]
 
 
 def _sum(row: list[Any]) -> UsageSum:

@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tieout import billing_periods
+from tieout import billing_periods, late_usage
 from tieout.billing_periods import BillingPeriods
 from tieout.contract_batch import ContractBatch
 from tieout.contract_book import ContractBook, Interval
-from tieout.contract_calendar import calendar_problems
 from tieout.contract_terms import ContractTerms
 from tieout.held_usage import HeldUsage
 from tieout.increments import Divided, Increment
@@ -27,11 +26,13 @@ from tieout.invoicing import notes
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import bill
 from tieout.invoicing.credits import cuts, grants
+from tieout.invoicing.division import cut_through, moves
 from tieout.invoicing.pruning import dated, forgot, pruned, remembering
 from tieout.invoicing.records import Account, Billed, Invoice, UsageSum
-from tieout.invoicing.supported import problems
+from tieout.invoicing.supported import unsupported
 from tieout.invoicing.tax import Taxes
 from tieout.invoicing.thresholds import bill_early
+from tieout.late_usage import Late
 from tieout.names import NONE
 from tieout.offline import grace
 from tieout.period import Calendar, Period
@@ -78,10 +79,14 @@ class Closed(NamedTuple):
     wait: Wait | None = None
     ended: Wait | None = None
     at_risk: int = 0
-    """Rated usage that waits with the period, or came too late to be billed, in 10^-12 of ``currency``."""
+    """Rated usage that waits with the period, in 10^-12 of ``currency``."""
     currency: str | None = None
     early: bool = False
     """Whether it is no close: a threshold made it before the period's end, or a document is taken back."""
+    late: tuple[Late, ...] = ()
+    """Late usage that the contract sends to finance, and that nobody has decided about."""
+    accepted: tuple[Late, ...] = ()
+    """Late usage that finance had accepted, and that is billed with this."""
 
 
 @dataclass(slots=True)
@@ -94,8 +99,8 @@ class Closing:
     terms: ContractTerms = field(default_factory=ContractTerms)
     pending: dict[str, dict[SumKey, UsageSum]] = field(default_factory=dict)
     """Increments that no bill has taken, in the order in which they came."""
-    aside: dict[str, list[UsageSum]] = field(default_factory=dict)
-    """Late usage that its contract sends to an exception: never billed, still open."""
+    aside: dict[str, dict[str, Late]] = field(default_factory=dict)
+    """Late usage that contracts send to finance, by exception: still open; what is accepted waits for its contract's next bill."""
     closed: dict[str, int] = field(default_factory=dict)
     """The end of the last closed billing period."""
     waits: dict[str, Wait] = field(default_factory=dict)
@@ -114,12 +119,23 @@ class Closing:
 
     # what comes in
 
-    def learn(self, batch: ContractBatch) -> None:
-        """Take contract versions in; what is refused was told of by the usage flow."""
+    def learn(self, batch: ContractBatch) -> set[tuple[str, int]]:
+        """Take contract versions in; what is refused was told of by the usage flow.
+
+        Answers the billing periods of contracts whose sums a bound of a grant cuts through that was not known before: of their
+        usage the records have to be read again.
+        """
+        names, credited = batch.columns["contract_id"].to_pylist(), batch.columns["credits"].to_pylist()
+        summed = {name for name, given in zip(names, credited, strict=True) if self._summed(name) and (given or self.terms.by_contract[name].granted)}
+        before = {name: cuts(self.book.intervals(name)) for name in sorted(summed)}
         self.book.take(batch)
         for contract in self.terms.take(batch):
             self._cuts.pop(contract, None)
             self.schedule(contract)
+        return {(name, start) for name, known in before.items() for start in cut_through(self.book.intervals(name), self._calendar(name), known)}
+
+    def _summed(self, contract: str) -> bool:
+        return contract in self.terms.by_contract and (contract in self.pending or contract in self.closed)
 
     def take(self, increments: Iterable[Increment]) -> None:
         """Add increments to what is pending."""
@@ -134,6 +150,20 @@ class Closing:
                 self.touched[contract, one.period_us] = None
             if contract not in self._next:
                 self.schedule(contract)
+
+    def decide(self, exception_id: str, decision: str, author: str) -> Late | None:
+        """What somebody decided about late usage; None where it has no effect, or the usage is another partition's."""
+        decided = late_usage.decide(self.aside, exception_id, decision, author)
+        if decided is not None and decided.contract_id not in self._next:
+            self.schedule(decided.contract_id)
+        return decided
+
+    def divide_again(self, contract: str, start: int, sums: Iterable[UsageSum]) -> list[Increment]:
+        """Move what is summed of a billing period to where its records lie by the bounds of today; what moved, nothing in sum."""
+        mine = (*self.account(contract).usage, *self.waiting(contract))
+        found = [Increment(contract, "", one) for one in moves(sums, (one for one in mine if one.period_us == start))]
+        self.take(found)
+        return found
 
     def divided(self, contract: str) -> Divided:
         """How a contract divides time; LookupError where no version of it is known."""
@@ -154,7 +184,7 @@ class Closing:
         if not stretches:
             return
         period = self._calendar(contract).containing(self.closed.get(contract) or stretches[0].start_us)
-        if period.start_us >= stretches[-1].end_us and not self.pending.get(contract):
+        if period.start_us >= stretches[-1].end_us and not self.pending.get(contract) and not late_usage.accepted(self.aside, contract):
             return
         self._next[contract] = period
         if contract not in self._listed:
@@ -238,38 +268,43 @@ class Closing:
         before = self.waits.pop(contract, None)
         timeline = self.book.intervals(contract)
         at = clock if before is not None else period.end_us + self._grace(contract, period)
-        account = self.account(contract)
+        looked = Closed(contract, terms.customer_id, period, at, Billed(self.account(contract)), ended=before)
         blocked = self.holds.holding_up(terms.customer_id, contract, period, clock)
         if blocked is not None:
             msg = f"usage {blocked.usage.event_id!r} of source {blocked.usage.source!r} is held ({blocked.reason}); settle it, or the period closes without it when it has been held for the limit"
-            wait = Wait(HELD, blocked.usage.event_id, msg, clock if before is None else before.since)
-            self.waits[contract] = wait
-            return Closed(contract, terms.customer_id, period, at, Billed(account), wait, before)
-        stuck = _unsupported(timeline)
-        done = Billed(account) if stuck is not None else self._billed(account, timeline, period, at, taxes)
-        held = ("contract_unsupported", f"{contract}/{self._version(contract)}", stuck) if stuck is not None else done.held
+            self.waits[contract] = Wait(HELD, blocked.usage.event_id, msg, clock if before is None else before.since)
+            return looked._replace(wait=self.waits[contract])
+        stuck = unsupported(timeline)
+        done = looked if stuck is not None else self._billed(looked, timeline, clock, taxes)
+        held = ("contract_unsupported", f"{contract}/{self._version(contract)}", stuck) if stuck is not None else done.billed.held
         if held is not None:
             wait = Wait(held[0], held[1], held[2], clock if before is None else before.since, (known, self._version(contract)))
             self.waits[contract] = wait
             waiting = sum(one.amount for one in self.pending.get(contract, {}).values() if one.period_us <= period.start_us)
-            return Closed(contract, terms.customer_id, period, at, Billed(account), wait, before, waiting, timeline[-1].version.currency)
+            waiting += sum(lot.amount for lot in late_usage.accepted(self.aside, contract, period.start_us))
+            return looked._replace(wait=wait, at_risk=waiting, currency=timeline[-1].version.currency)
         self.schedule(contract)
-        return Closed(contract, terms.customer_id, period, at, done, None, before, sum(one.amount for one in done.late), timeline[-1].version.currency)
+        return done
 
     def account(self, contract: str) -> Account:
         """A contract's account; an empty one before its first close."""
         return self.accounts.get(contract) or Account(contract)
 
-    def _billed(self, account: Account, timeline: Sequence[Interval], period: Period, at: int, taxes: Taxes | None) -> Billed:
-        """Bill a period; what was taken leaves what is pending, unless the bill is held."""
-        mine = self.pending.get(account.contract_id, {})
+    def _billed(self, looked: Closed, timeline: Sequence[Interval], clock: int, taxes: Taxes | None) -> Closed:
+        """Bill a period; what was taken leaves what is pending and what was set aside, unless the bill is held."""
+        contract, period, account = looked.contract_id, looked.period, looked.billed.account
+        mine = self.pending.get(contract, {})
         taken = [one for one in mine.values() if one.period_us <= period.start_us]
-        done = bill(account, timeline, period, taken, taxes=taxes, as_of=at)
+        accepted = late_usage.accepted(self.aside, contract, period.start_us)
+        sums = [one for lot in accepted for one in lot.sums]
+        done = bill(account, timeline, period, taken, taxes=taxes, as_of=looked.as_of, accepted=sums)
         if done.held is not None:
-            return done
+            return looked._replace(billed=done)
         done = done._replace(account=pruned(done.account, timeline, period.end_us - self.reprice_limit))
-        self._settle(account, taken, done, {key: one for key, one in mine.items() if one.period_us > period.start_us})
-        return done
+        self._settle(account, (*taken, *sums), done, {key: one for key, one in mine.items() if one.period_us > period.start_us})
+        new = tuple(late_usage.lots((contract, looked.customer_id), timeline, self._calendar(contract), done.late, account.kept_since_us, clock))
+        late_usage.replaced(self.aside, contract, accepted, new)
+        return looked._replace(billed=done, currency=timeline[-1].version.currency, late=new, accepted=tuple(accepted))
 
     def _settle(self, account: Account, taken: Sequence[UsageSum], done: Billed, left: dict[SumKey, UsageSum]) -> None:
         """Take a bill over: ``left`` stays pending."""
@@ -279,8 +314,6 @@ class Closing:
             self.pending[contract] = left
         else:
             self.pending.pop(contract, None)
-        if done.late:
-            self.aside.setdefault(contract, []).extend(done.late)
         self.accounts[contract] = done.account
         self.closed[contract] = done.account.closed_us
 
@@ -357,19 +390,21 @@ class Closing:
     def _asked(self, label: str, contract: str, clock: int, taxes: Taxes | None) -> Closed | None:
         period = self.labelled(contract, label)
         account, timeline = self.account(contract), self.book.intervals(contract)
-        if period is None or contract in self.waits or not self.billable(contract, label) or _unsupported(timeline) is not None:
+        if period is None or contract in self.waits or not self.billable(contract, label) or unsupported(timeline) is not None:
             return None
-        done = self._billed(account, timeline, period, clock, taxes)
-        if done.held is not None:
+        done = self._billed(Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, Billed(account)), timeline, clock, taxes)
+        if done.billed.held is not None:
             return None
         self.schedule(contract)
-        return Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, done)
+        return done
 
     def billable(self, contract: str, label: str) -> bool:
         """Whether anything has come for a closed billing period, or before it, that is not billed, or was taken back."""
         period = self.labelled(contract, label)
-        waiting = period is not None and any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values())
-        return waiting or any(one.released for one in self.account(contract).billed)
+        if period is None:
+            return False
+        waiting = any(one.period_us <= period.start_us for one in self.pending.get(contract, {}).values()) or late_usage.accepted(self.aside, contract, period.start_us)
+        return bool(waiting) or any(one.released for one in self.account(contract).billed)
 
     def labelled(self, contract: str, label: str) -> Period | None:
         """A closed billing period of a contract by its name; None where it has none, or has not closed it."""
@@ -393,19 +428,10 @@ class Closing:
     def waiting(self, contract: str) -> Iterator[UsageSum]:
         """What of a contract no bill has taken: pending, or set aside."""
         yield from self.pending.get(contract, {}).values()
-        yield from self.aside.get(contract, ())
+        for lot in self.aside.get(contract, {}).values():
+            yield from lot.sums
 
 
 def usage_of(invoices: Iterable[Invoice]) -> int:
     """The rated amount that documents bill, in 10^-12."""
     return sum(line.usage_exact for invoice in invoices for line in invoice.lines)
-
-
-def _unsupported(timeline: Sequence[Interval]) -> str | None:
-    """Why a contract cannot be billed; None where it can."""
-    for interval in timeline:
-        found = problems(interval.version)
-        if found:
-            return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
-    changed = calendar_problems(timeline)
-    return f"{changed[0].path}: {changed[0].message}" if changed else None

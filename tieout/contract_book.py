@@ -252,3 +252,12 @@ class ContractBook:
 
 def _refuse(path: str, code: str, message: str) -> ContractRefused:
     return ContractRefused([Problem(path, code, message)])
+
+
+def governing(versions: Iterable[ContractVersion]) -> tuple[Interval, ...]:
+    """The governing intervals of one contract's versions."""
+    book, name = ContractBook(first_number=None), ""
+    for version in sorted(versions, key=lambda version: version.version):
+        name = version.contract_id
+        book.apply(version)
+    return book.intervals(name)

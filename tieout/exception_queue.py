@@ -3,7 +3,8 @@
 In: exceptions as the flows opened them, in any order and any number of times; what people asked for, in log order; and
 where each held event stands. Out: each exception as it stands, with its owner, and what was asked for in vain, with why.
 An exception about a held event follows the event: it is resolved when the hold is released and waived when the hold is,
-whatever people say meanwhile. Every other one is settled by a person. What is settled stays so: when the same comes
+whatever people say meanwhile. One about late usage that somebody has accepted is resolved when the usage is billed. Every
+other one is settled by a person. What is settled stays so: when the same comes
 again the flow opens another exception. Source: docs/exceptions.md.
 """
 
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+ACCEPT: Final = "accept"
+"""That late usage is billed."""
 ASSIGN: Final = "assign"
 RESOLVE: Final = "resolve"
 WAIVE: Final = "waive"
@@ -45,7 +48,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "proposal_refused": Kind("contracts", (RESOLVE,)),
     "command_refused": Kind("governance", (RESOLVE,)),
     "invoice_held": Kind("billing", (RESOLVE,)),
-    "late_usage": Kind("billing", (RESOLVE, WAIVE)),
+    "late_usage": Kind("billing", (ACCEPT, RESOLVE, WAIVE)),
+    "late_usage_limit": Kind("billing", (RESOLVE, WAIVE)),
     "control_total": Kind("billing", (RESOLVE, WAIVE)),
     "hold_no_customer": Kind("contracts", _HELD),
     "hold_no_contract": Kind("contracts", _HELD),
@@ -136,8 +140,8 @@ class Item:
 
     @property
     def asked(self) -> Act | None:
-        """The waiver of its event that was asked for and has not happened."""
-        last = next((act for act in reversed(self.acts) if act.kind == WAIVE and act.subject_type == HOLD), None)
+        """What was asked of its flow and has not happened: that its event is waived, or its late usage billed."""
+        last = next((act for act in reversed(self.acts) if act.kind == ACCEPT or (act.kind == WAIVE and act.subject_type == HOLD)), None)
         return last if self.state in UNSETTLED else None
 
     def age(self, at: int) -> int:
@@ -166,7 +170,7 @@ def fold(opened: Iterable[Opened], acts: Iterable[Act], holds: Mapping[str, Hold
         if item.opened.hold_id is not None:
             latest[item.opened.hold_id] = item.opened.exception_id
     for act in acts:
-        if act.subject_type == EXCEPTION and act.kind in {ASSIGN, RESOLVE, WAIVE}:
+        if act.subject_type == EXCEPTION and act.kind in {ACCEPT, ASSIGN, RESOLVE, WAIVE}:
             _apply(queue, act, act.subject_id)
         elif act.subject_type == HOLD and act.kind == WAIVE:
             name = act.exception_id if act.exception_id in queue.items else latest.get(act.subject_id)
@@ -206,9 +210,13 @@ def refusal(queue: Queue, act: Act, exception_id: str) -> str | None:
     name = f"exception {exception_id}"
     if item.state not in UNSETTLED:
         return f"{name} is {item.state} ({item.resolution}) and stays so; there is nothing left to do about it"
+    if act.kind != ASSIGN and item.asked is not None and item.asked.kind == ACCEPT:
+        return f"{name} was accepted by {item.asked.author} ({item.asked.reason}); it is resolved when the next invoice of {item.opened.object_id} has billed the usage"
     match act.kind:
         case "assign":
             return _unassignable(item, act, name)
+        case "accept":
+            return _unacceptable(item, name)
         case "resolve":
             return _unresolvable(item, name)
         case _:
@@ -225,6 +233,13 @@ def _unassignable(item: Item, act: Act, name: str) -> str | None:
         return f"{name}: nobody is named whom to assign it to; say whom"
     if item.state == ASSIGNED and item.owner == act.to:
         return f"{name} is assigned to {act.to} already"
+    return None
+
+
+def _unacceptable(item: Item, name: str) -> str | None:
+    kind = KINDS.get(item.opened.kind)
+    if kind is None or ACCEPT not in kind.settled_by:
+        return f"{name} cannot be accepted, because a {item.opened.kind} is no late usage that could be billed; mend what it tells of, then resolve it"
     return None
 
 
@@ -255,7 +270,7 @@ def _apply(queue: Queue, act: Act, exception_id: str) -> None:
     item = replace(item, acts=(*item.acts, act))
     if act.kind == ASSIGN:
         item = replace(item, state=ASSIGNED, owner=act.to or item.owner)
-    elif act.subject_type == EXCEPTION:
+    elif act.kind != ACCEPT and act.subject_type == EXCEPTION:
         item = replace(item, state=RESOLVED if act.kind == RESOLVE else WAIVED, settled_at=act.at, resolution=f"{act.author}: {act.reason}")
     queue.items[exception_id] = item
 

@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple
 from tieout import contract_references, governance, lifecycle_rules, payment_terms, proposal, rate_cards
 from tieout.contract_book import ContractBook
 from tieout.contract_calendar import begun, calendar_problems, followed
+from tieout.contract_currency import currency_problems
 from tieout.contracts import ContractVersion, Problem
 from tieout.governance import Command, Verify
 from tieout.period import EPOCH
@@ -152,7 +153,9 @@ class Lifecycle:
         if given.version.customer_id != owner:
             problems.append(Problem("customer_id", "customer_changed", f"contract {given.key.contract_id} belongs to customer {owner}; open a new contract for {given.version.customer_id}"))
         started = begun(given.version, timeline)
-        problems += calendar_problems(followed(timeline, started))
+        after = followed(timeline, replace(started, status=status))
+        problems += calendar_problems(after)
+        problems += [] if problems else currency_problems(after)
         version, unknown = referred(started, reference)
         problems += unknown
         return (version if problems else replace(version, status=status)), problems

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import pyarrow as pa
 from tieout import billing_periods, dedup
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_calendar import calendar_problems
+from tieout.contract_currency import currency_problems
 from tieout.contracts import ContractRefused, ContractVersion, Problem
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
@@ -59,9 +60,9 @@ class QuotedContract(NamedTuple):
     """What a contract's billing periods come to: lines without tax, and what its grants paid."""
 
     contract_id: str
-    currency: str
     lines: tuple[Line, ...]
-    credits: tuple[CreditUse, ...]
+    credits: tuple[tuple[str, CreditUse], ...]
+    """By currency and grant, in the order of use."""
 
 
 @dataclass(slots=True)
@@ -112,7 +113,7 @@ class RatedCase:
             _refuse(problems(version))
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
         for name in dict.fromkeys(version.contract_id for version in versions):
-            _refuse(calendar_problems(self.state.book.intervals(name)))
+            _refuse(calendar_problems(self.timeline(name)) or currency_problems(self.timeline(name)))
 
     def rate(self, digests: npt.NDArray[Any]) -> None:
         """Judge the events and price them, as of the case's instant."""
@@ -141,8 +142,8 @@ class RatedCase:
             if not periods:
                 continue
             done = list(bills(name, timeline, periods, self.usage(name)))
-            lines = tuple(line for one in done for invoice in one.invoices for line in invoice.lines)
-            yield QuotedContract(name, timeline[0].version.currency, lines, _credits(timeline, done[-1].account, self.as_of))
+            lines = tuple(line for one in done for line in (*(line for invoice in one.invoices for line in invoice.lines), *one.quiet))
+            yield QuotedContract(name, lines, _credits(timeline, done[-1].account, self.as_of))
 
     def usage(self, contract_id: str, rows: Sequence[Row] | None = None) -> list[UsageSum]:
         """The sums of a contract's rated usage, or of some rows of it."""
@@ -233,27 +234,38 @@ def _refuse(found: Sequence[Problem]) -> None:
         raise ContractRefused(list(found))
 
 
-def _credits(timeline: Sequence[Interval], account: Account, as_of: int) -> tuple[CreditUse, ...]:
+def _credits(timeline: Sequence[Interval], account: Account, as_of: int) -> tuple[tuple[str, CreditUse], ...]:
     """What every grant has paid, in the order of use, and its balance as it is told at ``as_of``."""
     all_ = grants(timeline)
     left = balances(all_, account.burns, account.broken)
     paid = {grant.grant_id: sum(one.amount for one in account.burns if one.grant_id == grant.grant_id) for grant in all_}
-    return tuple(CreditUse(grant.grant_id, paid[grant.grant_id], shown(grant, left[grant.grant_id], as_of)) for grant in all_)
+    return tuple((grant.currency, CreditUse(grant.grant_id, paid[grant.grant_id], shown(grant, left[grant.grant_id], as_of))) for grant in all_)
 
 
 def answer_document(answer: Quote) -> dict[str, Any]:
-    """A quote as the JSON document of docs/interfaces.md."""
+    """A quote as the JSON document of docs/interfaces.md; what is in several currencies has no one total."""
     lines = [(contract.contract_id, line) for contract in answer.contracts for line in contract.lines]
-    currency = lines[0][1].key.currency if lines else "USD"
-    total = sum(line.amount for _, line in lines)
-    applied = sum(use.applied for contract in answer.contracts for use in contract.credits)
+    paid = [use for contract in answer.contracts for use in contract.credits]
+    totals = [_totals(currency, [line for _, line in lines], paid) for currency in dict.fromkeys(line.key.currency for _, line in lines)]
+    one = _totals("USD", (), ()) if not totals else totals[0] if len(totals) == 1 else dict.fromkeys(_FIGURES)
     return {
         "events": [
             {"id": e.event_id, "fate": e.fate, "reason": e.reason, "amount": exact_text(Fraction(e.amount, RATED))} for e in answer.events
         ],
         "lines": [line_document(line, contract_id) for contract_id, line in lines],
-        "total_exact": exact_text(sum((line.exact for _, line in lines), Fraction(0))),
-        "total": amount_text(total, currency),
-        "credits": [document for contract in answer.contracts for document in credit_documents(contract.credits, contract.currency)],
-        "amount_due": amount_text(total - applied, currency),
-    }
+        "total_exact": one["total_exact"], "total": one["total"],
+        "credits": [document for currency, use in paid for document in credit_documents([use], currency)],
+        "amount_due": one["amount_due"],
+    } | ({"totals": totals} if len(totals) > 1 else {})  # fmt: skip
+
+
+_FIGURES: Final = ("total_exact", "total", "amount_due")
+
+
+def _totals(currency: str, lines: Sequence[Line], paid: Sequence[tuple[str, CreditUse]]) -> dict[str, str | None]:
+    """What the lines of one currency come to, and what is due of it."""
+    mine = [line for line in lines if line.key.currency == currency]
+    total = sum(line.amount for line in mine)
+    applied = sum(use.applied for of, use in paid if of == currency)
+    exact = exact_text(sum((line.exact for line in mine), Fraction(0)))
+    return {"currency": currency, "total_exact": exact, "total": amount_text(total, currency), "amount_due": amount_text(total - applied, currency)}

@@ -1,8 +1,9 @@
-"""``tieout exception``: what finance has to settle, listed by age, shown whole, assigned, resolved or waived.
+"""``tieout exception``: what finance has to settle, listed by age, shown whole, assigned, accepted, resolved or waived.
 
 What people do is a command record. Whoever writes one holds the topic of commands while the queue is read, so two
 people do not settle the same exception twice. An exception about a held event is settled by the flow: waiving it asks
-the usage flow to reject the event, and it stays as it is until the hold's own record says that this has happened.
+the usage flow to reject the event, and it stays as it is until the hold's own record says that this has happened. One about
+late usage that is accepted stays until the invoicing flow has billed the usage.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from flows.usage_records import Payload
 from schemas.catalog import Avro
 from schemas.registry import Registry
 from tieout import exception_queue
-from tieout.exception_queue import ASSIGN, HOLD, UNSETTLED, Act, Item, Queue
+from tieout.exception_queue import ACCEPT, ASSIGN, HOLD, UNSETTLED, Act, Item, Queue
 
 _WHOLE = "all"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Answer ``ls``, ``show``, ``assign``, ``resolve`` or ``waive``."""
+    """Answer ``ls``, ``show``, ``assign``, ``accept``, ``resolve`` or ``waive``."""
     registry = None if options.registry is None else Registry(options.registry)
     with places.pinned(registry, options.schema_lock):
         place = places.place(options)
@@ -72,7 +73,7 @@ def _row(item: Item, now: int) -> dict[str, Any]:
     risk = None if opened.amount_at_risk is None else f"{opened.amount_at_risk:f} {opened.currency}"
     return {
         "exception": opened.exception_id, "age": moments.words(item.age(now)), "owner": item.owner,
-        "state": item.state if asked is None else f"{item.state}, waiver asked for", "kind": opened.kind, "customer": opened.customer_id,
+        "state": item.state if asked is None else f"{item.state}, {'billing' if asked.kind == ACCEPT else 'waiver'} asked for", "kind": opened.kind, "customer": opened.customer_id,
         "at risk": risk, "what": opened.message,
     }
 
@@ -86,7 +87,8 @@ def _record(item: Item, now: int) -> dict[str, Any]:
         "amount_at_risk": None if opened.amount_at_risk is None else f"{opened.amount_at_risk:f}", "currency": opened.currency,
         "owner": item.owner, "opened_at": moments.written(opened.opened_at), "age_seconds": item.age(now) // 1_000_000, "state": item.state,
         "correlation_id": opened.correlation_id, "message": opened.message, "hold_id": opened.hold_id,
-        "waiver_asked": None if asked is None else _said(asked),
+        "waiver_asked": None if asked is None or asked.kind == ACCEPT else _said(asked),
+        "accepted": None if asked is None or asked.kind != ACCEPT else _said(asked),
         "settled_at": None if item.settled_at is None else moments.written(item.settled_at), "resolution": item.resolution,
     }
 
@@ -139,6 +141,8 @@ def _act(place: FilePlace | KafkaPlace, options: argparse.Namespace) -> None:
     output.show(rows, options.output)
     if any(act.subject_type == HOLD for act in acts):
         output.say("recorded; the exceptions about held events stay as they are until the usage flow has let the events go")
+    if options.what == ACCEPT:
+        output.say("recorded; the next invoice of the contract bills the usage, and the exception is resolved then; 'tieout close' of its billing period makes that invoice at once")
 
 
 def _complete(options: argparse.Namespace) -> None:

@@ -62,7 +62,7 @@ def _show(document: dict[str, Any], how: str) -> None:
     output.show(document["events"], how, "events")
     shown = ("charge_id", "group", "kind", "period", "quantity", "amount_exact", "amount", "currency")
     output.show([{name: line[name] for name in shown} for line in document["lines"]], how, "lines")
-    output.show([{name: document[name] for name in ("total_exact", "total", "amount_due")}], how)
+    output.show(document.get("totals") or [{name: document[name] for name in ("total_exact", "total", "amount_due")}], how)
 
 
 def _batch(name: str) -> None:

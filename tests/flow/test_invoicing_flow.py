@@ -39,9 +39,9 @@ def test_invoices_equal_those_that_are_made_offline_from_the_same_facts(priced, 
     folder.bill(root)
     for number in range(CUSTOMERS):
         made = folder.by_period(root, f"c-k{number}")
-        assert sorted(made) == ["2025-12", "2026-01", "2026-02"]
-        for label, mine in made.items():
-            assert tuple(mine) == folder.expected(f"k{number}", priced[1], CONTRACTS, label)
+        assert set(made) >= {"2026-01", "2026-02"}
+        for label in ("2025-12", "2026-01", "2026-02"):
+            assert tuple(made.get(label, ())) == folder.expected(f"k{number}", priced[1], CONTRACTS, label)
 
 
 @pytest.mark.parametrize(("engine", "rows", "closes"), [(bytewax_engine, 1000, 500), (local_engine, 130, 500), (local_engine, 1000, 5)])
@@ -103,6 +103,21 @@ def test_a_period_closes_at_its_end_plus_grace_and_not_before(tmp_path):
     folder.run(root)
     (january,) = folder.invoices(root)
     assert (january.period.label, january.issued_on, january.total) == ("2026-01", "2026-02-02", 2010)
+
+
+def test_a_quiet_month_is_closed_without_a_document_and_late_usage_finds_it(tmp_path):
+    root = tmp_path / "data"
+    usage_only = contract("k1", charges=folder.SIMPLE[:1])
+    folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z"), event("k1", "b", "2026-03-03T00:00:00Z")], [usage_only], partitions=1)
+    folder.price(root, [0])
+    (token,) = folder.bill(root, partitions=[0])
+    assert (token.totals["closed"], token.totals["quiet"], [one.period.label for one in folder.invoices(root, 1)]) == (2, 1, ["2026-01"])
+    folder.append(root, [event("k1", "late", "2026-02-20T00:00:00Z", "7"), event("k1", "c", "2026-04-03T00:00:00Z")], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    _, march = folder.invoices(root, 1)
+    assert [(line.kind, line.period, line.amount) for line in march.lines] == [("usage", "2026-02", 7), ("usage", "2026-03", 10)]
+    assert verify_invoicing(FilePlace(root), 0)["breaks"] == []
 
 
 def test_no_period_closes_while_rated_usage_that_the_clock_stands_for_has_not_been_read(tmp_path):
@@ -292,6 +307,24 @@ def test_a_voided_invoice_is_billed_again_once_and_the_money_ties_out(tmp_path, 
     *_, note = folder.invoices(root)
     assert (note.credits_invoice, note.total) == (again.invoice_id, -150)
     assert all(verify_invoicing(FilePlace(root), partition)["breaks"] == [] for partition in range(2))
+
+
+def test_an_amount_off_a_line_whose_usage_is_voided_afterwards_is_not_credited_twice(tmp_path, capsys):
+    root = tmp_path / "data"
+    folder.write(root, [event("k1", "a", "2026-01-30T00:00:00Z", "700"), event("k1", "b", "2026-02-05T00:00:00Z")], [contract("k1", charges=folder.SIMPLE[:1])], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    (january,) = folder.invoices(root, 1)
+    amount = f"{january.lines[0].line_id}=2.50"
+    assert cli.main(["credit", january.invoice_id, "--amount", amount, "--dir", str(root), "--reason", "an outage"]) == 0
+    folder.bill(root, partitions=[0])
+    folder.append(root, [event("k1", "v", "2026-02-06T00:00:00Z", None, voids={"source": "s", "id": "a"}), event("k1", "c", "2026-03-05T00:00:00Z")], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    _, note, february = folder.invoices(root, 1)
+    assert [(line.kind, line.period, line.amount) for line in february.lines] == [("delta", "2026-01", -700), ("delta", "2026-01", 250), ("usage", "2026-02", 10)]
+    assert january.total + note.total + february.total == 10
+    assert verify_invoicing(FilePlace(root), 0)["breaks"] == []
 
 
 def test_a_contract_that_is_over_bills_what_comes_late_for_it(tmp_path):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/contracts.md").read_text()
 SOURCES = [ROOT / path for path in (
     "tieout/governance.py", "tieout/lifecycle.py", "tieout/lifecycle_rules.py", "tieout/proposal.py", "tieout/rate_cards.py",
-    "tieout/contract_references.py", "tieout/contract_calendar.py", "flows/commands/contract.py",
+    "tieout/contract_references.py", "tieout/contract_calendar.py", "tieout/contract_currency.py", "flows/commands/contract.py",
 )]
 TESTS = [ROOT / path for path in ("tests/unit/test_lifecycle.py", "tests/flow/test_contract_commands.py")]
 

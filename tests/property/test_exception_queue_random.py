@@ -14,7 +14,7 @@ instants = st.integers(0, 6)
 def exceptions(draw):
     found = []
     for name in draw(st.lists(st.sampled_from(NAMES), unique=True)):
-        kind = draw(st.sampled_from(["usage_conflict", "contract_refused", "hold_no_price"]))
+        kind = draw(st.sampled_from(["usage_conflict", "contract_refused", "late_usage", "hold_no_price"]))
         evidence = (f"hold {draw(st.sampled_from(HOLDS))}",) if kind.startswith("hold") else ("source s",)
         found.append(Opened(name, kind, "usage_event", "e", "acme", KINDS[kind].owner, draw(instants), "something", evidence))
     return found
@@ -22,7 +22,7 @@ def exceptions(draw):
 
 acts = st.lists(st.builds(
     lambda kind, subject, author, to, name: Act(kind, *subject, author, 9, "why", to if kind == "assign" else None, name if subject[0] == "hold" else None),
-    st.sampled_from(["assign", "resolve", "waive", "release"]),
+    st.sampled_from(["accept", "assign", "resolve", "waive", "release"]),
     st.one_of(st.tuples(st.just("exception"), st.sampled_from(NAMES)), st.tuples(st.just("hold"), st.sampled_from(HOLDS))),
     st.sampled_from(["ada", "bea"]), st.sampled_from([None, "cyd", "dan"]), st.one_of(st.none(), st.sampled_from(NAMES)),
 ), max_size=12).map(lambda found: [act._replace(at=at) for at, act in enumerate(found)])
@@ -37,14 +37,16 @@ def test_any_order_and_repetition_of_the_same_exceptions_gives_the_same_queue(da
 
 
 def dull(each, opened, asked, holds):
-    """State, owner and the act that ended it or waits, of one exception."""
+    """State, owner and the act that ended it or waits, of one exception; ``waiver`` is what its flow was asked for."""
     state, owner, last, waiver = "open", each.owner, None, None
     hold = each.evidence[0].removeprefix("hold ") if each.kind == "hold_no_price" else None
     for act in asked:
         if act.subject_type == "exception" and act.subject_id == each.exception_id and state in ("open", "assigned"):
             if act.kind == "assign" and act.to is not None and (state, owner) != ("assigned", act.to):
                 state, owner = "assigned", act.to
-            elif (act.kind == "resolve" and hold is None) or (act.kind == "waive" and each.kind == "usage_conflict"):
+            elif act.kind == "accept" and each.kind == "late_usage" and waiver is None:
+                waiver = act
+            elif waiver is None and ((act.kind == "resolve" and hold is None) or (act.kind == "waive" and each.kind in ("usage_conflict", "late_usage"))):
                 state, last = {"resolve": "resolved", "waive": "waived"}[act.kind], act
         elif act.subject_type == "hold" and act.kind == "waive" and act.subject_id == hold and waiver is None:
             known = act.exception_id in [o.exception_id for o in opened]

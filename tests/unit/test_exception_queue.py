@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tieout import holds
-from tieout.exception_queue import KINDS, Act, HoldChange, Load, Opened, about, fold, loads, refusal
+from tieout.exception_queue import KINDS, Act, HoldChange, Load, Opened, Repair, about, fold, loads, refusal
 
 HOUR = 3_600_000_000
 DOCS = Path(__file__).parents[2] / "docs" / "exceptions.md"
@@ -133,6 +133,13 @@ def test_a_waiver_of_an_event_without_an_exception_is_no_matter_of_the_queue():
         (waiting(), [act("waive")], "is not about exception x alone; waive hold h1"),
         (waiting(), [waive_hold("h2")], "is not about hold h2 alone; waive hold h1"),
         (opened(), [waive_hold()], "is not about hold h1 alone; waive the exception"),
+        (opened(), [act("accept")], "cannot be accepted, because a usage_conflict is no late usage"),
+        (opened(kind="late_usage_limit"), [act("accept")], "cannot be accepted"),
+        (waiting(), [act("accept")], "cannot be accepted"),
+        (opened(kind="late_usage"), [act("accept"), act("accept")], r"was accepted by ada \(seen to\); it is resolved when the next invoice of e1"),
+        (opened(kind="late_usage"), [act("accept"), act("waive")], "was accepted by ada"),
+        (opened(kind="late_usage"), [act("accept"), act("resolve")], "was accepted by ada"),
+        (opened(kind="late_usage"), [act("waive"), act("accept")], r"is waived \(ada: seen to\) and stays so"),
         (waiting(), [waive_hold(), waive_hold()], r"was asked for by ada \(too small\); it counts when the flow has let the event go"),
     ],
 )
@@ -155,8 +162,18 @@ def test_every_kind_can_be_settled_as_its_table_says(kind):
     held = kind.startswith("hold_")
     exception = waiting(kind=kind) if held else opened(kind=kind)
     queue = fold([exception], [], {})
-    asked = {what: refusal(queue, about(queue.items["x"], what, "ada", 0, "why"), "x") for what in ("resolve", "waive")}
+    asked = {what: refusal(queue, about(queue.items["x"], what, "ada", 0, "why"), "x") for what in ("accept", "resolve", "waive")}
     assert tuple(what for what, why in asked.items() if why is None) == KINDS[kind].settled_by
+
+
+def test_late_usage_that_is_accepted_is_resolved_when_it_is_billed():
+    late = opened(kind="late_usage")
+    queue = fold([late], [act("accept"), act("assign", to="bea")], {})
+    assert one(queue) == ("assigned", "bea", None)
+    assert queue.items["x"].asked == act("accept")
+    billed = fold([late, replace(late, repaired=Repair(30 * HOUR, "billed"))], [act("accept"), act("assign", to="bea")], {})
+    assert one(billed) == ("resolved", "bea", "billed")
+    assert billed.items["x"].asked is None
 
 
 def test_every_reason_to_wait_has_a_kind():

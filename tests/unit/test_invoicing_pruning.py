@@ -41,8 +41,8 @@ def test_usage_for_what_has_gone_is_an_exception_and_not_billed_as_if_it_were_ne
     book = Book({"charges": [USAGE, fee("5")]})
     years(book)
     late = book.used("2026-01-01", "3")
-    done = book.close("2029-05-01", late, accepted={late.period_us})
-    assert (done.late, ledger(*done.invoices)) == ((late,), [("usage", "u", 0), ("fee", "f", 500)])
+    done = book.close("2029-05-01", late, accepted=[late])
+    assert (done.late, ledger(*done.invoices)) == ((late, late), [("usage", "u", 0), ("fee", "f", 500)])
 
 
 def test_a_late_version_does_not_bill_again_what_has_gone():

@@ -1,5 +1,6 @@
 """Terms that change within a billing period, and what pays twice if nobody looks: ledgers to check by hand."""
 
+import re
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -141,6 +142,49 @@ def test_a_version_with_another_billing_calendar_has_to_say_from_when_on_its_per
     assert "give 'periods_from': '2026-02-01T00:00:00+00:00'" in error.message
 
 
+def test_a_contract_goes_from_dollars_to_euros_with_a_billing_period():
+    """Until March in USD; from April in EUR: each month has its coupon and its minimum, and the year's fee goes back from April 1."""
+    terms = {"coupons": [{"coupon_id": "x", "percent": "10"}], "billing": {"time_zone": "Europe/Berlin"}, "effective_from": "2025-12-31T23:00:00Z"}
+    charges = [USAGE | {"minimum": "50"}, fee("365", interval="year", timing="advance")]
+    dollars = terms | {"charges": charges, "commitments": [{"commitment_id": "usd", "amount": "100", "interval": "quarter"}]}
+    book = Book(dollars)
+    assert money(book.close("2026-01-01", book.used("2026-01-01", "30"))) == [
+        ("USD", [("usage", "u", 3000), ("fee", "f", 36500), ("minimum", "u", 2000), ("coupon", "u", -300), ("coupon", "f", -3650), ("coupon", "u", -200)]),
+    ]  # fmt: skip
+    first = book.documents[0]
+    book.learn(first, first | {"version": 2, "currency": "EUR", "effective_from": "2026-03-31T22:00:00Z", "commitments": [{"commitment_id": "eur", "amount": "10"}]})
+    assert money(book.close("2026-03-01", book.used("2026-03-01", "20"))) == [
+        # from April 1, 275 of 365 days of the fee go back with their coupon; what is charged of them is in euros, and 10 percent off
+        ("USD", [("delta", "f", -27500), ("delta", "f", 2750), ("usage", "u", 2000), ("minimum", "u", 3000), ("coupon", "u", -200), ("coupon", "u", -300)]),
+        ("EUR", [("fee", "f", 27500), ("coupon", "f", -2750)]),
+    ]  # fmt: skip
+    april = book.close("2026-04-01", book.used("2026-04-01", "40", version=2), book.used("2026-03-01", "7"))
+    assert money(april) == [
+        ("USD", [("delta", "u", 700), ("delta", "u", -700), ("delta", "u", -70), ("delta", "u", 70)]),
+        ("EUR", [("usage", "u", 4000), ("minimum", "u", 1000), ("coupon", "u", -400), ("coupon", "u", -100)]),
+    ]  # fmt: skip
+
+
+def money(billed):
+    return [(one.currency, ledger(one)) for one in billed.invoices]
+
+
+@pytest.mark.parametrize(
+    ("second", "path", "words"),
+    [
+        ({"effective_from": "2026-02-15T00:00:00Z"}, "currency", "from USD to EUR on 2026-02-15, within the billing period 2026-02; let it begin with a billing period \\(2026-03-01, in UTC\\)"),
+        ({"effective_from": "2026-02-01T00:00:00Z", "effective_to": "2026-03-10T00:00:00Z"}, "currency", "from EUR to USD on 2026-03-10"),  # and back in mid-period
+        ({"effective_from": "2026-02-01T00:00:00Z", "commitments": [{"commitment_id": "m", "amount": "5"}]}, "commitments.0.commitment_id", "commitment m is in USD before"),
+    ],
+)
+def test_a_billing_period_or_a_commitment_in_two_currencies_is_refused_by_name(second, path, words):
+    base = {"contract_id": "c", "customer_id": "k", "charges": [USAGE]}
+    first = base | {"version": 1, "effective_from": "2026-01-01T00:00:00Z", "commitments": [{"commitment_id": "m", "amount": "5"}]}
+    error = refused([first, base | {"version": 2, "currency": "EUR"} | second])
+    assert (error.path, error.code) == (path, "currency_changed")
+    assert re.search(words, error.message)
+
+
 def test_a_grant_that_ends_before_it_begins_is_refused():
     credit = {"grant_id": "g", "amount": "5", "effective_from": "2026-02-01T00:00:00Z", "expires_at": "2026-02-01T00:00:00Z"}
     error = refused([{"contract_id": "c", "customer_id": "k", "effective_from": "2026-01-01T00:00:00Z", "charges": [USAGE], "credits": [credit]}])
@@ -159,7 +203,7 @@ def test_an_invoice_is_due_by_the_contracts_terms_else_the_customers_else_in_30_
     value = {"payment_terms_days": customer}
     facts.learn([ReferenceRecord("customer", "k", 0, None, 0, "", None, value, (0, 0))])
     book.timeline = tuple(one._replace(version=payment_terms.resolve(one.version, facts)) for one in book.timeline)
-    (invoice,) = book.close("2026-01-01").invoices
+    (invoice,) = book.close("2026-01-01", book.used("2026-01-01", "1")).invoices
     assert (invoice.issued_on, invoice.due_on) == ("2026-02-01", due)
 
 
@@ -169,10 +213,19 @@ def test_late_usage_under_exception_is_billed_once_finance_has_accepted_it():
     book.close("2026-02-01", book.used("2026-02-01", "7"))
     january, february = book.used("2026-01-01", "5"), book.used("2026-02-01", "2")
     waits = book.close("2026-03-01", january, february)
-    assert (waits.late, ledger(*waits.invoices)) == ((january, february), [("usage", "u", 0)])
-    done = book.close("2026-04-01", *waits.late, accepted={january.period_us})
-    assert (done.late, ledger(*done.invoices)) == ((february,), [("delta", "u", 500), ("usage", "u", 0)])
+    assert (waits.late, ledger(*waits.invoices)) == ((january, february), [])
+    more = book.used("2026-01-01", "1")  # came beside what was accepted, and nobody has decided about it
+    done = book.close("2026-04-01", more, accepted=[january])
+    assert (done.late, ledger(*done.invoices)) == ((more,), [("delta", "u", 500), ("usage", "u", 0)])
     assert done.invoices[0].lines[0].delta_of == first.lines[0].line_id
-    later = book.close("2026-05-01", book.used("2026-01-01", "1"), *done.late)
-    assert [one.amount for one in later.late] == [10**12, 2 * 10**12]  # one decision, one billing
+    assert book.close("2026-05-01").invoices == ()  # one decision, one billing
     assert book.account.open_amount == 0
+
+
+def test_accepted_late_usage_computes_the_whole_original_period_again():
+    """30.00 were billed to the minimum of 50.00 and with 10 percent off; 25.00 more make 55.00, and 5.50 off."""
+    book = Book({"charges": [USAGE | {"minimum": "50"}], "coupons": [{"coupon_id": "x", "percent": "10"}], "billing": {"late_usage": "exception"}})
+    assert book.close("2026-01-01", book.used("2026-01-01", "30")).invoices[0].total == 4500
+    note = book.close("2026-02-01", accepted=[book.used("2026-01-01", "25")]).invoices[0]
+    assert [line for line in ledger(note) if line[2]][:4] == [("delta", "u", 2500), ("delta", "u", -250), ("delta", "u", -2000), ("delta", "u", 200)]
+    assert sum(line.amount for line in note.lines if line.period == "2026-01") == 450

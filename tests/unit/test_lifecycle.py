@@ -515,6 +515,24 @@ def test_a_calendar_that_changes_at_noon_is_refused():
     ]
 
 
+@pytest.mark.parametrize(
+    ("second", "refused"),
+    [
+        ({"effective_from": "2026-08-01T00:00:00Z"}, []),
+        ({"effective_from": "2026-08-02T00:00:00Z"}, [("currency", "currency_changed")]),
+        ({"effective_from": "2026-08-01T00:00:00Z", "effective_to": "2026-09-15T00:00:00Z"}, [("currency", "currency_changed")]),
+        ({"effective_from": "2026-08-01T00:00:00Z", "commitments": [{"commitment_id": "m", "amount": "5"}]}, [("commitments.0.commitment_id", "currency_changed")]),
+        ({"effective_from": "2026-08-01T00:00:00Z", "commitments": [{"commitment_id": "n", "amount": "5"}]}, []),
+    ],
+)
+def test_a_contract_changes_its_currency_with_a_billing_period_or_not_at_all(second, refused):
+    first = document(commitments=[{"commitment_id": "m", "amount": "5"}])
+    changed = document(version=2, change={"kind": "amendment"}, currency="EUR", **({"commitments": []} | second))
+    _, result = run(agreed(first, changed))
+    told = [(problem.path, problem.code) for refusal in result.refused if refusal.kind == "proposal_refused" for problem in refusal.problems]
+    assert (told, len(result.published)) == (refused, 1 if refused else 2)
+
+
 @pytest.mark.parametrize(("given", "terms"), [({}, 45), ({"billing": {"payment_terms_days": 10}}, 10)])
 def test_a_version_that_does_not_say_its_payment_terms_is_published_with_the_customers(given, terms):
     facts = book()

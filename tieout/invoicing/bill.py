@@ -9,18 +9,20 @@ came late, and documents taken back have changed in earlier ones. The order of a
 ``tieout.rating.adjustments.ORDER``. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tieout import billing_periods
 from tieout.contract_book import Interval
 from tieout.contracts import ContractVersion
 from tieout.invoicing import timeline as times
-from tieout.invoicing.changes import changed, posted
+from tieout.invoicing.changes import changed, posted, untold
 from tieout.invoicing.commitments import Counted, commitment_lines
+from tieout.invoicing.concessions import concession_lines
 from tieout.invoicing.coupons import coupon_lines
-from tieout.invoicing.credits import Grant, breakage, burned, grants, payable
-from tieout.invoicing.documents import credit_uses, documents
+from tieout.invoicing.credits import Grant, breakage, burned, cuts, grants, payable
+from tieout.invoicing.division import in_stretches
+from tieout.invoicing.documents import credit_uses, divided, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
 from tieout.invoicing.purchases import bought_at, placed, purchase_lines, unbilled
@@ -38,15 +40,15 @@ class Computed(NamedTuple):
     sums: Mapping[LineKey, Sequence[UsageSum]]
 
 
-def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int, accepted: Collection[int] = ()) -> Billed:
+def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], *, taxes: Taxes | None, as_of: int, accepted: Sequence[UsageSum] = ()) -> Billed:
     """Close one billing period of one contract.
 
     ``timeline`` are the contract's governing intervals as they are known now (``ContractBook.intervals``). ``usage`` are
     the increments since the last bill, of this period and of earlier ones (late usage, corrections, re-pricing); later
     ones wait with the caller. ``taxes`` None makes no tax. ``as_of`` is the instant of the close: the clock that it waited
-    for, never a wall clock. A period in which no version governs makes lines only for earlier ones. ``accepted`` are the
-    starts of closed billing periods whose late usage finance has decided to bill although the contract sends it to an
-    exception; the caller gives that usage again. What comes for them later waits for a decision of its own.
+    for, never a wall clock. A period in which no version governs makes lines only for earlier ones. ``accepted`` is late
+    usage of closed billing periods that the contract sends to an exception and finance has decided to bill; what comes
+    for the same periods beside it or later waits for a decision of its own.
     """
     held = _misplaced(account, timeline)
     if held is not None:
@@ -72,15 +74,23 @@ def _misplaced(account: Account, timeline: Sequence[Interval]) -> Held | None:
     return None
 
 
-def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Collection[int]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
-    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back."""
+def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
+    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back.
+
+    Where usage is only divided anew, at a bound of a grant that has become known, nothing came late.
+    """
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
+    records: dict[object, int] = {}
     for one in usage:
-        closed = one.period_us < min(account.closed_us, period.start_us) and one.period_us not in accepted
+        records[one.key[:4]] = records.get(one.key[:4], 0) + one.records
+    for one in usage:
+        closed = one.period_us < min(account.closed_us, period.start_us)
         version = times.at(timeline, one.period_us) or timeline[0].version
-        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception")
+        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception" and records[one.key[:4]])
         (late if refused else taken).append(one)
+    for one in accepted:
+        (late if one.period_us < account.kept_since_us else taken).append(one)
     return taken, tuple(late)
 
 
@@ -120,14 +130,17 @@ def _computed(account: Account, timeline: Sequence[Interval], periods: Sequence[
     """The lines of each of these billing periods as they are today."""
     spend = _spend(account, timeline)
     levels = frozenset(one.charge_id for one in known)
+    bounds = cuts(timeline)
     current = []
     for period in periods:
-        behind = by_line(timeline, period, (one for one in known if one.period_us == period.start_us))
+        mine = (one for one in known if one.period_us == period.start_us)
+        behind = by_line(timeline, period, in_stretches(timeline, period, bounds, mine))
         lines = _base_lines(timeline, period, behind, levels)
         spend[period] = [Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount) for one in lines]
         lines += commitment_lines(timeline, period, spend)
         lines += coupon_lines(timeline, period, lines)
         lines += purchase_lines(timeline, period, account.bought)
+        lines += concession_lines(account, period, tuple(lines))
         sums = {key: [one for one, _, _ in parts] for key, parts in behind.items()}
         current.append(Computed(period, lines if taxes is None else taxed(lines, _speaking(timeline, period), period, taxes), sums))
     return current
@@ -161,18 +174,20 @@ def settled(account: Account, timeline: Sequence[Interval], period: Period, curr
     billed = {one.key: one for one in account.billed}
     gone = [one for one in account.billed if one.key.period_us in starts and one.key not in keys]
     new = sorted(changed(account.contract_id, lines, billed, gone), key=lambda one: one.key.period_us)
-    after = posted(billed, new, {one.key: one.end_us for one in lines})
     all_ = grants(timeline)
     burns = _paid(account, current, all_, starts)
+    uses = credit_uses(all_, account, burns, as_of)
+    told, quiet = divided(new, {place for place, used in uses.items() if used})
+    after = posted(billed, told, {one.key: one.end_us for one in lines}) | {one.key: untold(one) for one in quiet if one.key not in billed}
     version = _speaking(timeline, period)
     treatment = None if taxes is None else taxes.payer(version.customer_id, period.end_us - 1).treatment
-    invoices = tuple(documents(account, version, period, new, credit_uses(all_, account, burns, as_of), treatment, as_of))
+    invoices = tuple(documents(account, version, period, told, uses, treatment, as_of))
     broken = tuple(breakage(all_, burns, account.broken, period))
     following = account._replace(
         closed_us=max(account.closed_us, period.end_us), version=max(account.version, *(i.version.version for i in timeline)),
         issued=account.issued + len(invoices), usage=known, billed=tuple(after.values()), burns=burns, broken=account.broken + broken,
     )
-    return Billed(following, invoices, broken=broken)
+    return Billed(following, invoices, broken=broken, quiet=tuple(quiet))
 
 
 def _paid(account: Account, current: Sequence[Computed], all_: Sequence[Grant], starts: set[int]) -> tuple[Burn, ...]:

@@ -1,7 +1,7 @@
 """What a line computed today changes of what stands billed: first lines, lines billed again, deltas.
 
 In: the lines of billing periods as they are today, and what stands billed for the same periods. Out: the lines to bill.
-A line never billed, or taken back since, is billed as it is; one that has changed gives one ``delta`` line of the change,
+A line never billed, or told by no document, or taken back since, is billed as it is; one that has changed gives one ``delta`` line of the change,
 which names its original; one that is gone gives a delta that takes it back. The service period of a delta is that of its
 line; where only the end of a line has moved, the part in between. Source: docs/semantics.md section 5.
 """
@@ -16,7 +16,7 @@ def changed(contract_id: str, current: Iterable[Line], billed: Mapping[LineKey, 
     """The lines to bill for the lines of today, and for what stands billed and is ``gone``."""
     for one in current:
         posted = billed.get(one.key)
-        if posted is None:
+        if posted is None or (not posted.line_id and _figures(one) != _figures(posted)):
             yield one._replace(line_id=line_id(contract_id, one.key, 0))
         elif posted.released == "line":
             yield _difference(contract_id, one, posted)._replace(kind=one.kind, delta_of=None, start_us=one.key.start_us, end_us=one.end_us, tiers=one.tiers)
@@ -55,6 +55,7 @@ def posted(billed: dict[LineKey, Posted], lines: Iterable[Line], ends: Mapping[L
     after = dict(billed)
     for one in lines:
         old = after.get(one.key)
+        old = old if old is not None and old.line_id else None
         end = ends.get(one.key, one.end_us)
         exact = one.exact + (Fraction(*old.exact) if old else 0)
         named = old.line_id if old is not None and one.kind == "delta" else one.line_id
@@ -65,3 +66,9 @@ def posted(billed: dict[LineKey, Posted], lines: Iterable[Line], ends: Mapping[L
             named, (old.times if old else 0) + 1,
         )  # fmt: skip
     return after
+
+
+def untold(line: Line) -> Posted:
+    """What stands billed of a line of 0 that no document tells: it is known to have been looked at, and its first document is still to come."""
+    exact = line.exact.numerator, line.exact.denominator
+    return Posted(line.key, line.end_us, line.period, line.versions, 0, 0, exact, 0, line.tax_code, line.product_id, line.obligation_id, 0, 0, "", 0)

@@ -1,10 +1,10 @@
 """Documents: lines of one close put together, one document for each legal entity and currency.
 
 In: the lines to bill, and what credits paid of them. Out: unnumbered final invoices with derived ids; one whose total is
-below 0 is a credit note. Numbers are given later, by legal entity. Source: docs/semantics.md section 5.
+below 0 is a credit note, one that would say nothing is not issued. Numbers are given later, by legal entity. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from tieout import ids, payment_terms
@@ -20,6 +20,17 @@ def documents(account: Account, version: ContractVersion, period: Period, lines:
     for number, place in enumerate(places):
         mine = tuple(one for one in lines if (one.key.legal_entity_id, one.key.currency) == place)
         yield document(version, period, place, mine, credit.get(place, ()), account.issued + number, treatment, as_of)
+
+
+def divided(lines: Sequence[Line], paid: Collection[tuple[str, str]]) -> tuple[list[Line], list[Line]]:
+    """The lines that documents tell, and those of documents that are not issued because they would say nothing.
+
+    A document says something where a line of it has an amount or usage behind it, or where credits pay (or are given back) in
+    its legal entity and currency (``paid``).
+    """
+    spoken = {(one.key.legal_entity_id, one.key.currency) for one in lines if one.amount or one.usage_count or one.usage_exact} | set(paid)
+    told = [one for one in lines if (one.key.legal_entity_id, one.key.currency) in spoken]
+    return told, [one for one in lines if (one.key.legal_entity_id, one.key.currency) not in spoken]
 
 
 def document(version: ContractVersion, period: Period, place: tuple[str, str], lines: tuple[Line, ...], credit: tuple[CreditUse, ...], number: int, treatment: str | None, as_of: int) -> Invoice:

@@ -3,7 +3,8 @@
 In: the account, a final document of it, and what to take back. Out: the document that says so (a credit note; an invoice
 where it takes back a credit note), and the next account. What a void or a credit note by line takes back is billable
 again, once: the next bill finds it missing and bills it as it is then; billing the same period again at once is the
-re-issue. An amount off a line is a concession: it stays billed, and no usage is released; a later void takes back what is
+re-issue. An amount off a line is a concession: it stays billed, and no usage is released; what is taken off a line never
+comes to more than is left of it, now (refused) or after later corrections (``concessions``), and a later void takes back what is
 left. Tax goes with its lines: ``r(tax x base taken back to date / base)`` less what went before, so all of it in the end.
 Credits that paid for a line are given back, the last burn first. A final document itself never changes.
 Source: docs/semantics.md section 5.
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from tieout import money
 from tieout.contracts import ContractVersion
+from tieout.invoicing.concessions import given, key_of, left_of, lowered, net
 from tieout.invoicing.credits import Grant, given_back, net_costs
 from tieout.invoicing.documents import credit_uses, document
 from tieout.invoicing.lines import major
@@ -61,10 +63,14 @@ def credit_lines(account: Account, version: ContractVersion, invoice: Invoice, l
 
 
 def credit_amounts(account: Account, version: ContractVersion, invoice: Invoice, amounts: Mapping[str, int], as_of: int) -> TakenBack:
-    """A credit note for amounts off lines, in minor units above 0 and at most what is left of the line."""
+    """A credit note for amounts off lines, in minor units above 0 and at most what is left of the line, net of its coupons."""
     parts = []
+    billed = {one.key: one for one in account.billed}
+    own = net((one.key, one.amount) for one in invoice.lines)
     for one in _chosen(invoice, amounts):
-        left = 0 if _gone(account, one) else one.amount - _credited(account, one)
+        left = 0 if _gone(account, one) or lowered(one.key) != one.key else max(own[one.key], 0) - _credited(account, one)
+        standing = left_of(billed, lowered(one.key))
+        left = left if standing is None else min(left, standing)
         if not 0 < amounts[one.line_id] <= left:
             msg = f"line {one.line_id} of invoice {invoice.invoice_id} has {left} minor units left; take back more than 0 and at most that"
             raise ReleaseRefused(msg)
@@ -108,9 +114,16 @@ def _take_back(account: Account, version: ContractVersion, invoice: Invoice, par
     if gone is not None:
         msg = f"line {gone.line_id} of invoice {invoice.invoice_id} lies too far back to be billed again; credit an amount of it instead"
         raise ReleaseRefused(msg)
-    for part in (*(part for part in parts if part.whole), *(tax.posted for tax in taxes)):
-        if part.line.key in billed:
-            billed[part.line.key] = _without(billed[part.line.key], part)
+    for part, told in zip(parts, lines, strict=False):  # the tax lines come after them
+        if part.whole:
+            billed[part.line.key] = _without(billed[part.line.key], part.line)
+        off = part.amount if not part.whole else part.amount - part.line.amount
+        key = key_of(part.line.key)
+        if off and part.line.key in billed:
+            billed[key] = given(billed.get(key), part.line, off, told.line_id)
+    for tax in taxes:
+        if tax.line.key in billed:
+            billed[tax.line.key] = _taxed_less(billed[tax.line.key], tax)
     released = tuple(Released(invoice.invoice_id, part.line.line_id, part.amount, part.whole) for part in parts)
     burns = given_back(account.burns, _costs(billed, parts))
     place = (invoice.legal_entity_id, invoice.currency)
@@ -147,11 +160,13 @@ def _negative(contract_id: str, part: _Part, number: int) -> Line:
 
 
 class _Tax(NamedTuple):
-    """What is taken back of a tax line: ``amount`` by this document, ``posted`` of what stands billed."""
+    """What a document takes back of a tax line; ``every`` with its last line, ``whole`` with any whole line."""
 
     line: Line
     amount: int
-    posted: _Part
+    exact: Fraction
+    every: bool
+    whole: bool
 
 
 def _tax(account: Account, invoice: Invoice, tax: Line, parts: list[_Part]) -> _Tax:
@@ -161,11 +176,10 @@ def _tax(account: Account, invoice: Invoice, tax: Line, parts: list[_Part]) -> _
     before = sum(one.amount for one in account.released if one.line_id in names)
     latest = before + sum(part.amount for part in parts if part.line.line_id in names)
     wholes = {one.line_id for one in account.released if one.whole}
-    done = sum(one.amount for one in based if one.line_id in wholes)
-    whole = done + sum(part.line.amount for part in parts if part.whole and part.line.line_id in names)
     taken = {part.line.line_id for part in parts if part.whole}
     every = names <= wholes | taken and bool(names & taken)
-    return _Tax(tax, _share(tax, latest, base) - _share(tax, before, base), _Part(tax, _share(tax, whole, base) - _share(tax, done, base), every))
+    exact = tax.exact * Fraction(latest - before, base) if base else Fraction(0)
+    return _Tax(tax, _share(tax, latest, base) - _share(tax, before, base), exact, every, bool(names & taken))
 
 
 def _share(tax: Line, part: int, base: int) -> int:
@@ -181,19 +195,20 @@ def _tax_line(contract_id: str, tax: _Tax, number: int) -> Line:
     )  # fmt: skip
 
 
-def _without(posted: Posted, part: _Part) -> Posted:
+def _taxed_less(posted: Posted, tax: _Tax) -> Posted:
+    """What stands billed of a tax line without what a document takes back of it."""
+    left = Fraction(*posted.exact) - tax.exact
+    released = posted.released
+    if tax.whole and released != "line":
+        released = "line" if tax.every and tax.line.kind != "delta" else "delta"
+    return posted._replace(exact=(left.numerator, left.denominator), amount=posted.amount - tax.amount, released=released)
+
+
+def _without(posted: Posted, line: Line) -> Posted:
     """What stands billed without a line; a first line that is taken back may be billed again as it is."""
-    line = part.line
-    if line.key.kind == "tax":
-        exact, amount = major(part.amount, line.key.currency), part.amount
-        if part.whole:
-            exact = line.exact
-    else:
-        exact, amount = line.exact, line.amount
-    left = Fraction(*posted.exact) - exact
-    whole = part.whole and line.kind != "delta"
+    left = Fraction(*posted.exact) - line.exact
     return posted._replace(
         quantity=posted.quantity - line.quantity, usage_exact=posted.usage_exact - line.usage_exact, exact=(left.numerator, left.denominator),
-        amount=posted.amount - amount, usage_count=posted.usage_count - line.usage_count,
-        usage_digest=(posted.usage_digest - line.usage_digest) % DIGEST, released="line" if whole or posted.released == "line" else "delta",
+        amount=posted.amount - line.amount, usage_count=posted.usage_count - line.usage_count,
+        usage_digest=(posted.usage_digest - line.usage_digest) % DIGEST, released="line" if line.kind != "delta" or posted.released == "line" else "delta",
     )  # fmt: skip

@@ -42,6 +42,10 @@ class UsageSum(NamedTuple):
         """What the sum is of."""
         return self.charge_id, self.group, self.period_us, self.version, self.since_us
 
+    def negative(self) -> "UsageSum":
+        """What takes it away."""
+        return self._replace(quantity=-self.quantity, amount=-self.amount, live=-self.live, records=-self.records, digest=-self.digest % DIGEST)
+
     def plus(self, other: "UsageSum") -> "UsageSum":
         """Two sums of the same key as one; the order does not matter."""
         return self._replace(
@@ -104,7 +108,7 @@ class Posted(NamedTuple):
     """What stands billed for a line key, net of deltas, credit notes and voids; kept as long as late usage is taken.
 
     ``line_id`` is the document line that deltas name; ``times`` counts the lines ever made, so that each gets an id of
-    its own. ``exact`` is (numerator, denominator).
+    its own; of a line of 0 that no document tells it is empty. ``exact`` is (numerator, denominator).
     """
 
     key: LineKey
@@ -249,7 +253,8 @@ class Billed(NamedTuple):
     """What closing a period gave: documents and the next account; or, where ``held`` is set, none and the old account.
 
     ``late`` are the increments for closed periods that the contract sends to an exception: they are not taken, and stay
-    in the caller's open balance. ``broken`` are the balances that expired with this period.
+    in the caller's open balance. ``broken`` are the balances that expired with this period, ``quiet`` the lines of documents
+    that would say nothing and are not issued.
     """
 
     account: Account
@@ -257,6 +262,7 @@ class Billed(NamedTuple):
     held: Held | None = None
     late: tuple[UsageSum, ...] = ()
     broken: tuple[Broken, ...] = ()
+    quiet: tuple[Line, ...] = ()
 
 
 def line_id(contract_id: str, key: LineKey, times: int) -> str:

@@ -1,10 +1,14 @@
 """What a contract may ask of invoicing, and what is refused by name because it cannot be billed.
 
-In: a contract version. Out: problems with their paths. Source: docs/semantics.md section 5.
+In: a contract version, or all that govern. Out: problems with their paths. Source: docs/semantics.md section 5.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
+from tieout.contract_book import Interval
+from tieout.contract_calendar import calendar_problems
+from tieout.contract_currency import currency_problems
 from tieout.contracts import Commitment, ContractVersion, Credit, Problem
 
 _NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
@@ -23,6 +27,16 @@ def problems(version: ContractVersion) -> list[Problem]:
             found.append(Problem(f"coupons.{place}", "value_error", "give 'percent' or 'amount'"))
     found += [Problem(f"credits.{place}.expires_at", "value_error", _NEVER) for place, credit in enumerate(version.credits) if _is_empty(credit)]
     return found
+
+
+def unsupported(timeline: Sequence[Interval]) -> str | None:
+    """Why a contract as a whole cannot be billed; None where it can."""
+    for interval in timeline:
+        found = problems(interval.version)
+        if found:
+            return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
+    changed = calendar_problems(timeline) or currency_problems(timeline)
+    return f"{changed[0].path}: {changed[0].message}" if changed else None
 
 
 def _is_empty(credit: Credit) -> bool:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple, Protocol
 
 from tieout.contracts import ContractVersion
+from tieout.invoicing.concessions import CONCESSION, lowered
 from tieout.invoicing.lines import major, minor
 from tieout.invoicing.records import Held, Line, LineKey
 from tieout.period import Period
@@ -53,13 +54,18 @@ def taxed(lines: Sequence[Line], version: ContractVersion, period: Period, taxes
     payer = taxes.payer(version.customer_id, instant)
     if payer.treatment != "standard":
         return list(lines)
-    coded = [one._replace(tax_code=_code(one, version, taxes, instant)) if one.amount and one.kind != "credit" else one for one in lines]
+    coded = [one._replace(tax_code=_code(one, version, taxes, instant)) if one.amount and _taxable(one) else one for one in lines]
     bases: dict[tuple[str, str, str], int] = {}
     for one in coded:
         if one.tax_code is not None:
             place = (one.key.legal_entity_id, one.key.currency, one.tax_code)
             bases[place] = bases.get(place, 0) + one.amount
     return coded + [_line(version, period, place, base, _percent(payer, place[2], version, taxes, instant)) for place, base in bases.items()]
+
+
+def _taxable(one: Line) -> bool:
+    """Whether a line is taxed; purchases of credits, and concessions on them, are not."""
+    return one.key.kind != "credit" and (one.key.kind != CONCESSION or lowered(one.key).kind != "credit")
 
 
 def _code(one: Line, version: ContractVersion, taxes: Taxes, instant: int) -> str:

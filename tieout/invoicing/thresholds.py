@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from tieout.contract_book import Interval
 from tieout.invoicing import timeline as times
 from tieout.invoicing.bill import Computed, merged, settled
+from tieout.invoicing.concessions import concession_lines
+from tieout.invoicing.credits import cuts
+from tieout.invoicing.division import in_stretches
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Account, Billed, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
@@ -28,13 +31,15 @@ def bill_early(account: Account, timeline: Sequence[Interval], period: Period, u
     if version is None or not version.billing.thresholds:
         return Billed(account)
     known = merged((*account.usage, *usage))
-    behind = by_line(timeline, period, (one for one in known if one.period_us == period.start_us))
+    mine = (one for one in known if one.period_us == period.start_us)
+    behind = by_line(timeline, period, in_stretches(timeline, period, cuts(timeline), mine))
     lines = [usage_line(period, parts) for parts in behind.values()]
     spent = sum(one.amount for one in lines if one.key.currency == version.currency)
     amounts = {minor(amount, version.currency) for amount in version.billing.thresholds}
     reached = sorted(amount for amount in amounts if 0 < amount <= spent and (period.start_us, amount) not in account.thresholds)
     if not reached:
         return Billed(account)
+    lines += concession_lines(account, period, tuple(lines))
     try:
         whole = lines if taxes is None else taxed(lines, version, period, taxes)
     except TaxMissing as missing:

@@ -1,0 +1,51 @@
+"""One billing period, one currency: where the versions of a contract may change it.
+
+In: a contract's governing intervals, by start. Out: problems with their paths. Coupons, minimums, thresholds and commitments
+are sums over a billing period, and amounts of two currencies are never added: so a version with another currency begins with a
+billing period, and a commitment (which may run on over many) is in one currency. Refused when the version is proposed or
+quoted, and not billed where it was imported. Source: docs/semantics.md section 5 (currencies).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from tieout import billing_periods
+from tieout.contract_book import Interval
+from tieout.contracts import Problem
+from tieout.period import local
+
+
+def currency_problems(timeline: Sequence[Interval]) -> list[Problem]:
+    """Where a contract would be in two currencies within a billing period, or a commitment of it in two at all."""
+    charged = [one for one in timeline if one.version.status != "terminated"]
+    if len({one.version.currency for one in charged}) < 2:
+        return []
+    return [*_periods(charged), *_commitments(charged)]
+
+
+def _periods(charged: Sequence[Interval]) -> list[Problem]:
+    found = []
+    periods = billing_periods.of(charged)
+    for before, after in pairwise(charged):
+        period = periods.containing(before.end_us - 1)
+        if before.version.currency != after.version.currency and after.start_us < period.end_us:
+            zone = before.version.billing.calendar.time_zone
+            day = local(after.start_us, zone).date()
+            msg = (
+                f"version {after.version.version} of contract {after.version.contract_id} would change it from {before.version.currency} to {after.version.currency} on {day}, within the billing period "
+                f"{period.label}; let it begin with a billing period ({period.end_on}, in {zone}), or end this contract and open a new one"
+            )
+            found.append(Problem("currency", "currency_changed", msg))
+    return found
+
+
+def _commitments(charged: Sequence[Interval]) -> list[Problem]:
+    found, known = [], dict[str, str]()
+    for interval in charged:
+        version = interval.version
+        for place, one in enumerate(version.commitments):
+            currency = known.setdefault(one.commitment_id, version.currency)
+            if currency != version.currency:
+                msg = f"commitment {one.commitment_id} is in {currency} before, and amounts of two currencies are never added; give the one in {version.currency} an id of its own"
+                found.append(Problem(f"commitments.{place}.commitment_id", "currency_changed", msg))
+    return found
