@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import authority as authorities
-from flows import codecs, command_records, contract_records, control_sums, invoice_view, invoicing, invoicing_state, topics
+from flows import codecs, command_records, contract_records, control_sums, invoice_view, invoicing_requests, invoicing_state, topics
 from flows.contract_records import KeptRecords
 from flows.file_place import FilePlace
 from flows.invoicing_inputs import CORRECT, INVOICE
@@ -44,7 +44,7 @@ def taking_back(place: FilePlace | KafkaPlace, partition: int, invoice: Invoice,
 def _take_back(place: FilePlace | KafkaPlace, partition: int, state: Closing, invoice: Invoice, request: Command, last: Token) -> str | None:
     before = invoice_view.notes(place.reader(topics.INVOICES, partition), invoice.invoice_id) if state.forgot(invoice) else []
     try:
-        state.take_back(invoice, invoicing.taking_back(request, invoice.currency), last.clock, before)
+        state.take_back(invoice, invoicing_requests.taking_back(request, invoice.currency), last.clock, before)
     except ReleaseRefused as refused:
         return str(refused)
     return None
