@@ -57,3 +57,24 @@ def test_an_invoice_by_other_hands_is_one_exception_and_the_flows_proofs_stay_wh
     assert cli.main(words) == 3
     assert len(told(place)) == 1
     mine.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_request_that_would_not_count_is_not_written_on_a_broker_either(broker, topic_prefix, capsys):
+    place = make(broker, topic_prefix)
+    use(place, "2026-01", [contract(f"k{n}") for n in range(CUSTOMERS)])
+    use(place, "2026-03")
+    january = next(one for part in invoices(place) for one in part if one.period.label == "2026-01")
+    where = ["--bootstrap", broker.bootstrap, "--topic-prefix", place.prefix, "--installation", place.installation, "--reason", "r"]
+    assert cli.main(["close", "--period", "2026-03", "--contract", january.contract_id, *where]) == 1
+    assert "has closed no billing period 2026-03" in capsys.readouterr().err
+    assert cli.main(["void", january.invoice_id, *where]) == 0
+    assert cli.main(["void", january.invoice_id, *where]) == 1
+    assert "is taken back already" in capsys.readouterr().err
+    end = place.ends(topics.COMMANDS, 0)
+    reader = place.reader(topics.COMMANDS, 0)
+    while reader.refresh() < end:
+        time.sleep(0.01)
+    bill(place)
+    assert [one.voids for part in invoices(place) for one in part if one.voids] == [january.invoice_id]
+    assert told(place) == []
