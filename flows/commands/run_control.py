@@ -4,14 +4,12 @@ import argparse
 import time
 
 from flows import control, output, rights
-from flows.cells import keep_going
 from flows.cli import DIFFERENCES, DONE, CommandError
 from flows.commands import files, places
 from flows.commands.stopping import Stopping
 from flows.control import Checked
 from flows.file_place import FilePlace
 from flows.flow_metrics import FlowMetrics
-from flows.health import HealthServer
 from schemas.registry import Registry
 
 
@@ -44,14 +42,7 @@ def _on_a_broker(options: argparse.Namespace) -> int:
         finally:
             place.close()
 
-    def waits(why: str, seconds: float) -> None:
-        output.say(f"{why}; next attempt in {seconds:.1f} s")
-
-    if options.health_address is None:
-        keep_going(attempt, stopping.stopped, waits)
-    else:
-        with HealthServer(options.health_address, metrics):
-            keep_going(attempt, stopping.stopped, waits)
+    stopping.keep_going(attempt, options.health_address)
     return _shown(last[0], options) if last else DONE
 
 

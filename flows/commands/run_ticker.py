@@ -4,13 +4,11 @@ import argparse
 import time
 
 from flows import kafka_topics, output, rights, ticker
-from flows.cells import keep_going
 from flows.cli import CommandError
 from flows.commands import files, places
 from flows.commands.stopping import Stopping
 from flows.file_place import FilePlace
 from flows.flow_metrics import FlowMetrics
-from flows.health import HealthServer
 from flows.kafka_place import KafkaPlace
 from schemas.registry import Registry
 from tieout import ticks
@@ -31,9 +29,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _on_a_broker(options: argparse.Namespace) -> int:
-    place, metrics = places.broker(options), FlowMetrics(ticker.NAME, [])
+    place, stopping = places.broker(options), Stopping(FlowMetrics(ticker.NAME, []))
     registry = None if options.registry is None else Registry(options.registry)
-    stopping = Stopping(metrics)
     last: dict[str, object] = {}
 
     def attempt() -> None:
@@ -44,14 +41,7 @@ def _on_a_broker(options: argparse.Namespace) -> int:
         finally:
             place.close()
 
-    def waits(why: str, seconds: float) -> None:
-        output.say(f"{why}; next attempt in {seconds:.1f} s")
-
-    if options.health_address is None:
-        keep_going(attempt, stopping.stopped, waits)
-    else:
-        with HealthServer(options.health_address, metrics):
-            keep_going(attempt, stopping.stopped, waits)
+    stopping.keep_going(attempt, options.health_address)
     output.show([last] if last else [], options.output)
     return 0
 
