@@ -1,4 +1,4 @@
-"""``tieout dev``: broker, schema registry, the flows from contract to document, the ticker and a seeded load, in one terminal, without containers.
+"""``tieout dev``: broker, schema registry, the flows from contract to document, ticker, control and a seeded load, in one terminal, without containers.
 
 Everything listens on the loopback address and ends with this command, in the reverse order of its start; data and logs
 stay in the folder, and the next run goes on with them. The load comes in rounds that are never the same events again.
@@ -24,10 +24,9 @@ from flows.kafka_place import KafkaPlace
 from flows.stack import load
 from flows.stack.broker import Broker
 from flows.stack.errors import StackError
-from flows.stack.flow import ContractFlow, DocumentFlow, InvoicingFlow, UsageFlow
+from flows.stack.flow import ContractFlow, Control, DocumentFlow, InvoicingFlow, Ticker, UsageFlow
 from flows.stack.process import Part
 from flows.stack.registry import Registry
-from flows.stack.ticker import Ticker
 from schemas.registry import Registry as RegistryClient
 from sinks.errors import CommitUnknown
 from sources.errors import SourceError
@@ -81,8 +80,7 @@ def _run(options: argparse.Namespace, parts: list[Part]) -> NoReturn:
     with places.pinned(RegistryClient(registry.url), str(lock)):
         publish.contracts(KafkaIngress(place), generate.contracts(options.seed, options.customers), partitions, "dev")
         flow = UsageFlow(root / "usage", broker.bootstrap, registry.url, lock)
-        others = [one(root / one.flow, broker.bootstrap, registry.url, lock) for one in (ContractFlow, InvoicingFlow, DocumentFlow)]
-        ours: tuple[UsageFlow | Ticker, ...] = (flow, *others, Ticker(root / "ticker", broker.bootstrap, registry.url, lock))
+        ours = (flow, *(one(root / one.flow, broker.bootstrap, registry.url, lock) for one in (ContractFlow, InvoicingFlow, DocumentFlow, Ticker, Control)))
         for part in ours:
             _start(part, parts)
         addresses = (broker.bootstrap, registry.url, *(f"http://{part.address}/metrics" for part in ours))

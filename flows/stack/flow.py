@@ -1,7 +1,7 @@
-"""A flow as a process of its own, as it is deployed: usage and invoicing with all partitions in one cell, contract and document, which are one always.
+"""A flow as a process of its own, as it is deployed: usage and invoicing with all partitions in one cell, the others are one always.
 
-In: a broker whose topics exist, a registry and the lock file of its ids. Out: a cell that is ready, with its health and metrics on a port of the loopback
-address. It ends in order on SIGTERM, with what it was doing committed.
+In: a broker whose topics exist, a registry and the lock file of its ids. Out: a process that is ready, with its health and metrics on a port of the
+loopback address. It ends in order on SIGTERM, with what it was doing committed.
 """
 
 import sys
@@ -15,11 +15,10 @@ from flows.stack import loopback
 from flows.stack.process import Part
 
 
-class UsageFlow(Part):
-    """One cell of the usage flow: ``start`` it, look at ``counted``, ``stop`` it."""
+class FlowProcess(Part):
+    """What ``tieout run`` runs: ``start`` it, ``stop`` it."""
 
-    name = "The usage flow"
-    flow = "usage"
+    flow: str
 
     def __init__(self, folder: Path, bootstrap: str, registry: str, lock: Path) -> None:
         super().__init__(folder)
@@ -39,6 +38,13 @@ class UsageFlow(Part):
         """Whether it has restored its partitions and works."""
         return loopback.get(self.port, "/ready") is not None
 
+
+class UsageFlow(FlowProcess):
+    """One cell of the usage flow; look at ``counted``."""
+
+    name = "The usage flow"
+    flow = "usage"
+
     def counted(self) -> dict[str, int]:
         """Events by fate since the first start, over all partitions, and ``lag``: records not committed yet; empty where it does not answer."""
         text = loopback.get(self.port, "/metrics")
@@ -52,22 +58,36 @@ class UsageFlow(Part):
         return dict(counts)
 
 
-class ContractFlow(UsageFlow):
+class ContractFlow(FlowProcess):
     """The contract flow, which is one cell always."""
 
     name = "The contract flow"
     flow = "contract"
 
 
-class InvoicingFlow(UsageFlow):
+class InvoicingFlow(FlowProcess):
     """The invoicing flow, all its partitions in one cell."""
 
     name = "The invoicing flow"
     flow = "invoicing"
 
 
-class DocumentFlow(UsageFlow):
+class DocumentFlow(FlowProcess):
     """The document flow, which is one cell always."""
 
     name = "The document flow"
     flow = "document"
+
+
+class Ticker(FlowProcess):
+    """The one ticker of an installation."""
+
+    name = "The ticker"
+    flow = "ticker"
+
+
+class Control(FlowProcess):
+    """The one control of an installation."""
+
+    name = "The control"
+    flow = "control"

@@ -15,7 +15,7 @@ from flows import topics
 from flows.stack import loopback
 from tests.kafka.conftest import ROOT
 
-PARTS = ["Kafka", "The schema registry", "The usage flow", "The contract flow", "The invoicing flow", "The document flow", "The ticker"]
+PARTS = ["Kafka", "The schema registry", "The usage flow", "The contract flow", "The invoicing flow", "The document flow", "The ticker", "The control"]
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def test_one_command_starts_everything_prices_usage_goes_on_with_its_data_and_en
     folder = tmp_path / "dev"
     with dev(folder, "--rate", "400", "--partitions", "2", "--customers", "20") as (process, rows):
         assert [row["part"] for row in rows] == PARTS
-        kafka, registry, flow, contract, invoicing, document, ticker = rows
+        kafka, registry, flow, contract, invoicing, document, ticker, control = rows
         values = rated(kafka["address"], 100)
         ids = {int.from_bytes(value[1:5]) for value in values}
         assert ids == {SchemaRegistryClient({"url": registry["address"]}).get_latest_version(f"{topics.RATED}-value").schema_id}
@@ -86,7 +86,7 @@ def test_one_command_starts_everything_prices_usage_goes_on_with_its_data_and_en
         assert taken(invoicing, 100) >= 100
         before = counted(flow)
         assert before["priced"] >= 100
-        assert json.loads(loopback.get(port_of(ticker), "/health"))["live"]
+        assert all(json.loads(loopback.get(port_of(one), "/health"))["live"] for one in (ticker, control))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert not any(loopback.open_at(port_of(row)) for row in rows)
