@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,5 +106,7 @@ def test_the_demo_ties_out_and_runs_again(tmp_path):
     assert page.count("<svg") >= 4
     assert "http" not in page.replace("http://www.w3.org", "")
     invoices = next(tmp_path.glob("demo/*/invoices.html")).read_text()
-    assert all(invoices.count(f"{entity}-{place:08d}") == 1 for entity in ("us-inc", "eu-gmbh") for place in range(1, 61))
-    assert "us-inc-00000061" not in invoices and "not numbered yet" not in invoices
+    for entity in ("us-inc", "eu-gmbh"):
+        numbers = re.findall(rf"{entity}-(\d{{8}})", invoices)
+        assert sorted(map(int, numbers)) == list(range(1, 31)), "a number is missing, or given twice"
+    assert "not numbered yet" not in invoices

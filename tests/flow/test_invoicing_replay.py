@@ -11,9 +11,10 @@ from flows.invoicing_replay import FIGURES, replay
 from flows.verification import verify_invoicing
 from tests.flow import folders
 from tests.flow import invoicing_folders as folder
-from tests.flow.governed_folders import know
+from tests.flow.governed_folders import know, send
 from tests.flow.test_invoicing_flow import RATE, TAXED
 from tests.flow.test_invoicing_kill import sold
+from tieout.governance import Command
 from tieout.invoicing.records import Invoice
 from tieout.usage_state import DAY, Limits
 
@@ -47,8 +48,9 @@ def billed(request, tmp_path_factory):
     asked = [one for one in folder.invoices(root) if one.kind == "invoice" and one.contract_id.startswith("c-m")][:4]
     fee = next(line for one in asked for line in one.lines if line.amount > 100 and line.kind != "tax")
     of_fee = next(one for one in asked if fee in one.lines)
-    for words in (["void", asked[0].invoice_id], ["void", asked[0].invoice_id, "--author", "again"], ["credit", of_fee.invoice_id, "--amount", f"{fee.line_id}=0.50"], ["close", "--period", "2026-01"]):
+    for words in (["void", asked[0].invoice_id], ["credit", of_fee.invoice_id, "--amount", f"{fee.line_id}=0.50"], ["close", "--period", "2026-01"]):
         assert cli.main([*words, *why]) == 0
+    send(root, Command("correct", "invoice", asked[0].invoice_id, "another program", 2 * 10**15, "of a test"))
     folder.bill(root, **bill)
     folder.append(root, months[2])
     assert cli.main(["close", "--period", "2026-02", *why]) == 0

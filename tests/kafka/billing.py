@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flows import document, document_topics, invoice_records, invoicing, invoicing_topics, topics, usage
+from flows import document, document_topics, invoice_records, invoicing, invoicing_topics, local_engine, topics, usage
 from flows import token as tokens
 from flows.cells import Share
+from flows.flow_metrics import FlowMetrics
+from flows.invoicing_live import INVOICING
 from flows.kafka_place import KafkaPlace
+from flows.usage_live import Live, LiveCell
 from sources.kafka import TopicReader
 from tests.kafka import installations
 from tieout.usage_stage import Limits
@@ -49,6 +52,17 @@ def price(place, cells=range(PARTITIONS)):
         for topic in (topics.RATED, topics.HOLDS, usage.TOKEN):
             place.written(topic, number).refresh()
     return found
+
+
+def bill(place):
+    """The invoicing flow's cells to the end of what there is; the last token of each partition."""
+    tokens_ = {}
+    for number in range(PARTITIONS):
+        live = Live(Share(number, PARTITIONS), drain=True)
+        cell = LiveCell(place, [number], live, FlowMetrics("invoicing", [number], fates=INVOICING.fates), local_engine.run, lambda: False, print, flow=INVOICING)
+        cell.attempt()
+        tokens_ |= cell.tokens
+    return tokens_
 
 
 def invoices(place):

@@ -11,7 +11,7 @@ from flows.kafka_place import KafkaPlace
 from flows.verification import verify, verify_invoicing
 from tests.flow.invoicing_folders import contract, event
 from tests.kafka import installations
-from tests.kafka.test_invoicing import PARTITIONS, bill, invoices, make, price
+from tests.kafka.billing import PARTITIONS, bill, invoices, make, price
 
 CUSTOMERS = 6
 

@@ -8,7 +8,7 @@ from flows.verification import verify_invoicing
 from tests.flow.invoicing_folders import SIMPLE, contract, event
 from tests.kafka import installations
 from tests.kafka.test_dead_letters import command
-from tests.kafka.test_invoicing import PARTITIONS, bill, invoices, make, price
+from tests.kafka.billing import PARTITIONS, bill, invoices, make, price
 
 CUSTOMERS = ("k1", "k2")
 
