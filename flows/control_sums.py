@@ -24,7 +24,6 @@ from flows.token import Token
 from sources.lot import Lot
 from tieout import control_totals
 from tieout.closing import Closing
-from tieout.contract_terms import calendar_of
 from tieout.control_totals import Break, Total, Totals
 from tieout.held_usage import HeldUsage
 from tieout.invoicing.records import Account
@@ -203,7 +202,7 @@ def versions(place: Place, partition: int, wanted: frozenset[str]) -> dict[tuple
         rows = rows.filter(pc.and_(pc.is_in(rows["contract_id"], pa.array(sorted(wanted), pa.string())), pc.not_equal(rows["status"].cast(pa.string()), "draft")))
         columns = (rows[name].to_pylist() for name in ("contract_id", "version", "customer_id", "currency", "billing"))
         for contract, version, customer, currency, billing in zip(*columns, strict=True):
-            made = calendar_of(billing)
+            made = Calendar(billing["period"], billing["anchor_day"], billing["anchor_month"], billing["anchor_weekday"], billing["time_zone"])
             found.setdefault((contract, version), Terms(customer, currency, calendars.setdefault(made, made)))
     return found
 

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tieout import billing_periods, late_usage
-from tieout.billing_periods import BillingPeriods
+from tieout import late_usage
 from tieout.contract_batch import ContractBatch
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_terms import ContractTerms
@@ -231,9 +230,9 @@ class Closing:
         columns = self.book.columns
         return int(columns.number[columns.last[columns.contracts.find(contract)]])
 
-    def _calendar(self, contract: str) -> Calendar | BillingPeriods:
+    def _calendar(self, contract: str) -> Calendar:
         found = self.terms.by_contract[contract].calendar
-        return billing_periods.of(self.book.intervals(contract)) if found is None else found
+        return self.book.intervals(contract)[0].version.billing.calendar if found is None else found
 
     def _grace(self, contract: str, period: Period) -> int:
         terms = self.terms.by_contract[contract]

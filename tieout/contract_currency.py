@@ -9,7 +9,6 @@ quoted, and not billed where it was imported. Source: docs/semantics.md section 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tieout import billing_periods
 from tieout.contract_book import Interval
 from tieout.contracts import Problem
 from tieout.period import local
@@ -25,15 +24,14 @@ def currency_problems(timeline: Sequence[Interval]) -> list[Problem]:
 
 def _periods(charged: Sequence[Interval]) -> list[Problem]:
     found = []
-    periods = billing_periods.of(charged)
+    calendar = charged[0].version.billing.calendar
     for before, after in pairwise(charged):
-        period = periods.containing(before.end_us - 1)
+        period = calendar.containing(before.end_us - 1)
         if before.version.currency != after.version.currency and after.start_us < period.end_us:
-            zone = before.version.billing.calendar.time_zone
-            day = local(after.start_us, zone).date()
+            day = local(after.start_us, calendar.time_zone).date()
             msg = (
                 f"version {after.version.version} of contract {after.version.contract_id} would change it from {before.version.currency} to {after.version.currency} on {day}, within the billing period "
-                f"{period.label}; let it begin with a billing period ({period.end_on}, in {zone}), or end this contract and open a new one"
+                f"{period.label}; let it begin with a billing period ({period.end_on}, in {calendar.time_zone}), or end this contract and open a new one"
             )
             found.append(Problem("currency", "currency_changed", msg))
     return found

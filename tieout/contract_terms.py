@@ -5,14 +5,14 @@ its versions, and whether it has prepaid grants or thresholds: bounds that spare
 Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
 from tieout.contract_batch import ContractBatch
-from tieout.period import ALWAYS, Calendar, micros
+from tieout.period import Calendar
 
 HOUR: Final = 3_600_000_000
 _COLUMNS: Final = ("contract_id", "customer_id", "status", "billing", "credits")
@@ -54,14 +54,8 @@ class ContractTerms:
                 yield contract, Terms(customer, self._calendar(billing), grace, grace, grants, bool(billing["thresholds"]))
 
     def _calendar(self, billing: dict[str, Any]) -> Calendar:
-        made = calendar_of(billing)
+        made = Calendar(billing["period"], billing["anchor_day"], billing["anchor_month"], billing["anchor_weekday"], billing["time_zone"])
         return self._calendars.setdefault(made, made)
-
-
-def calendar_of(billing: Mapping[str, Any]) -> Calendar:
-    """The calendar of a decoded contract record."""
-    since = ALWAYS if billing["periods_from"] is None else micros(billing["periods_from"])
-    return Calendar(billing["period"], billing["anchor_day"], billing["anchor_month"], billing["anchor_weekday"], billing["time_zone"], since)
 
 
 def _both(known: Terms, new: Terms) -> Terms:

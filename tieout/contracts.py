@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from tieout import money
-from tieout.period import ALWAYS, Calendar, micros
+from tieout.period import Calendar, micros
 
 
 class Problem(NamedTuple):
@@ -426,8 +426,6 @@ class Billing:
     anchor_month: Annotated[int, Field(ge=1, le=12, strict=True)] = 1
     anchor_weekday: Annotated[int, Field(ge=1, le=7, strict=True)] = 1
     time_zone: Zone = "UTC"
-    periods_from: Instant | None = None
-    """From when on this calendar counts, where it is not the contract's first, see ``tieout.contract_calendar``."""
     grace_hours: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 24
     payment_terms_days: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = None
     """None: the customer's, see ``tieout.payment_terms``."""
@@ -438,8 +436,7 @@ class Billing:
     @property
     def calendar(self) -> Calendar:
         """The contract's billing periods."""
-        since = ALWAYS if self.periods_from is None else micros(self.periods_from)
-        return Calendar(self.period, self.anchor_day, self.anchor_month, self.anchor_weekday, self.time_zone, since)
+        return Calendar(self.period, self.anchor_day, self.anchor_month, self.anchor_weekday, self.time_zone)
 
 
 @_document

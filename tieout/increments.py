@@ -8,6 +8,8 @@ on the order of the records. Source: docs/semantics.md section 5, ``tieout.invoi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,9 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tieout import wide
-from tieout.billing_periods import BillingPeriods
 from tieout.invoicing.records import DIGEST, UsageSum
-from tieout.period import Calendar
+from tieout.period import Calendar, midnight
 
 I64 = npt.NDArray[np.int64]
 COLUMNS: Final = (
@@ -37,9 +38,9 @@ class Increment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """How a contract divides time: its billing periods, and the instants at which a prepaid grant begins or ends."""
+    """How a contract divides time: its calendar, and the instants at which a prepaid grant begins or ends."""
 
-    calendar: Calendar | BillingPeriods
+    calendar: Calendar
     cuts: tuple[int, ...] = ()
 
 
@@ -94,8 +95,14 @@ def _starts(codes: npt.NDArray[Any], names: Sequence[str], labels: pa.Array, tim
     label = pc.dictionary_encode(labels)
     words = label.dictionary.to_pylist()
     pairs, place = np.unique(codes.astype(np.int64) * len(words) + label.indices.to_numpy(), return_inverse=True)
-    found = [times[names[pair // len(words)]].calendar.start_of(words[pair % len(words)]) for pair in pairs.tolist()]
+    found = [period_start(times[names[pair // len(words)]].calendar.time_zone, words[pair % len(words)]) for pair in pairs.tolist()]
     return np.array(found, np.int64)[place]
+
+
+@lru_cache(maxsize=65536)
+def period_start(time_zone: str, label: str) -> int:
+    """The instant at which the billing period of a label begins."""
+    return midnight(date.fromisoformat(label if len(label) > len("2026-01") else f"{label}-01"), time_zone)
 
 
 def _since(codes: npt.NDArray[Any], names: Sequence[str], starts: I64, time: I64, times: Mapping[str, Divided]) -> I64:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tieout import billing_periods
 from tieout.contract_book import ContractBook, Interval
 from tieout.contracts import ContractRefused, ContractVersion, Problem
 from tieout.invoicing.bill import bill
@@ -63,7 +62,7 @@ def _early(account: Account, rated: RatedCase, name: str, period: Period, taxes:
     """The bills that thresholds make within a period, each at the event that reaches one; events in the order of their times."""
     timeline = rated.timeline(name)
     thresholds = sorted({amount for interval in timeline for amount in interval.version.billing.thresholds})
-    rows = sorted((row for row in rated.rows(name) if row.period.start_us == period.start_us and row.time < period.end_us), key=lambda row: row.time) if thresholds else []
+    rows = sorted((row for row in rated.rows(name) if row.period == period and row.time < period.end_us), key=lambda row: row.time) if thresholds else []
     spent = 0
     for place, row in enumerate(rows):
         spent += row.amount
@@ -78,7 +77,7 @@ def _early(account: Account, rated: RatedCase, name: str, period: Period, taxes:
 
 def _closes(name: str, timeline: Sequence[Interval], label: str) -> list[tuple[Period, int]]:
     """A contract's billing periods up to the asked one, with the instants of their closes."""
-    calendar = billing_periods.of(timeline)
+    calendar = timeline[0].version.billing.calendar
     closes, period = [], calendar.containing(timeline[0].start_us)
     while period.start_us < timeline[-1].end_us and period.start_on.isoformat()[: len(label)] <= label:
         closes.append((period, period.end_us + grace(timeline, period)))

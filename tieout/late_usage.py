@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequenc
 from typing import Final, NamedTuple
 
 from tieout import ids
-from tieout.billing_periods import BillingPeriods
 from tieout.contract_book import Interval
 from tieout.exception_queue import ACCEPT, RESOLVE, WAIVE
 from tieout.invoicing import timeline as times
@@ -59,7 +58,7 @@ Aside = MutableMapping[str, dict[str, Late]]
 """Lots by contract and exception."""
 
 
-def lots(names: tuple[str, str], timeline: Sequence[Interval], calendar: Calendar | BillingPeriods, late: Iterable[UsageSum], kept_since_us: int, at: int) -> Iterator[Late]:
+def lots(names: tuple[str, str], timeline: Sequence[Interval], calendar: Calendar, late: Iterable[UsageSum], kept_since_us: int, at: int) -> Iterator[Late]:
     """The lots of what a bill did not take, of a contract and customer (``names``); ``at`` is the clock."""
     found: dict[tuple[int, str], list[UsageSum]] = {}
     for one in late:

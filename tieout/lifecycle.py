@@ -17,8 +17,8 @@ from datetime import timedelta
 from typing import Final, Literal, NamedTuple
 
 from tieout import contract_references, governance, lifecycle_rules, payment_terms, proposal, rate_cards
-from tieout.contract_book import ContractBook
-from tieout.contract_calendar import begun, calendar_problems, followed
+from tieout.contract_book import ContractBook, governing
+from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
 from tieout.contracts import ContractVersion, Problem
 from tieout.governance import Command, Verify
@@ -144,19 +144,18 @@ class Lifecycle:
     def judge(self, given: Proposal, reference: ReferenceBook) -> tuple[ContractVersion, list[Problem]]:
         """A proposal whose turn it is: the version as it is to be published, or what is wrong with it now that those before it are known."""
         contract = self.contracts.get(given.key.contract_id)
-        timeline = self._book.intervals(given.key.contract_id)
-        status, problem = lifecycle_rules.judge(given.version, timeline)
+        status, problem = lifecycle_rules.judge(given.version, self._book.intervals(given.key.contract_id))
         problems = [] if problem is None else [problem]
         if problem is None and given.status not in (None, status):
             problems.append(Problem("status", "status_mismatch", f"after a {given.version.change.kind} the contract is {status}, not {given.status}; take 'status' out"))
         owner = contract.published[0].version.customer_id if contract is not None and contract.published else given.version.customer_id
         if given.version.customer_id != owner:
             problems.append(Problem("customer_id", "customer_changed", f"contract {given.key.contract_id} belongs to customer {owner}; open a new contract for {given.version.customer_id}"))
-        started = begun(given.version, timeline)
-        after = followed(timeline, replace(started, status=status))
-        problems += calendar_problems(after)
-        problems += [] if problems else currency_problems(after)
-        version, unknown = referred(started, reference)
+        before = [] if contract is None else [one.version for one in contract.published]
+        problems += calendar_problems([*before[:1], given.version])
+        if not problems and any(one.currency != given.version.currency for one in before):
+            problems += currency_problems(governing([*before, replace(given.version, status=status)]))
+        version, unknown = referred(given.version, reference)
         problems += unknown
         return (version if problems else replace(version, status=status)), problems
 

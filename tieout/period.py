@@ -6,7 +6,7 @@ not exist (a clock change) is the first instant after the gap. Source: docs/sema
 """
 
 from calendar import monthrange
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 Length = Literal["week", "month", "quarter", "year"]
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
-ALWAYS: Final = -(2**62)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -38,17 +37,6 @@ class Calendar:
     anchor_month: int = 1
     anchor_weekday: int = 1
     time_zone: str = "UTC"
-    since_us: int = ALWAYS
-    """From when on these periods count: the one that holds this instant, the beginning of a day, begins with it."""
-
-    @property
-    def plain(self) -> "Calendar":
-        """The same without a beginning: whole periods."""
-        return replace(self, since_us=ALWAYS)
-
-    def start_of(self, label: str) -> int:
-        """The instant at which the period of a label begins."""
-        return _start_of(self.time_zone, label)
 
     def containing(self, instant: int) -> Period:
         """The period that holds an instant."""
@@ -107,20 +95,7 @@ def midnight(day: date, zone: str) -> int:
 
 
 @lru_cache(maxsize=65536)
-def _start_of(zone: str, label: str) -> int:
-    return midnight(date.fromisoformat(label if len(label) > len("2026-01") else f"{label}-01"), zone)
-
-
-@lru_cache(maxsize=65536)
 def _containing(calendar: Calendar, day: date) -> Period:
-    period = _whole(calendar, day)
-    if period.start_us >= calendar.since_us:
-        return period
-    since_on = local(calendar.since_us, calendar.time_zone).date()
-    return period if day < since_on else period._replace(start_us=calendar.since_us, start_on=since_on, label=since_on.isoformat())
-
-
-def _whole(calendar: Calendar, day: date) -> Period:
     if calendar.period == "week":
         start = day - timedelta(days=(day.isoweekday() - calendar.anchor_weekday) % 7)
         return _period(calendar, start, start + timedelta(days=7))

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tieout import billing_periods, dedup
+from tieout import dedup
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
-from tieout.contracts import ContractRefused, ContractVersion, Problem
+from tieout.contracts import ContractRefused, ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
 from tieout.invoicing.records import Account, CreditUse, Line, UsageSum
@@ -110,10 +110,11 @@ class RatedCase:
         self.as_of = 0
         versions = sorted(case.versions, key=lambda v: (v.contract_id, v.version))
         for version in versions:
-            _refuse(problems(version))
+            _supported(version, [one for one in versions if one.contract_id == version.contract_id])
             self.state.tariffs.take(self.state.book, self.state.book.apply(version).versions)
-        for name in dict.fromkeys(version.contract_id for version in versions):
-            _refuse(calendar_problems(self.timeline(name)) or currency_problems(self.timeline(name)))
+            changed = currency_problems(self.timeline(version.contract_id))
+            if changed:
+                raise ContractRefused(changed)
 
     def rate(self, digests: npt.NDArray[Any]) -> None:
         """Judge the events and price them, as of the case's instant."""
@@ -210,10 +211,10 @@ class RatedCase:
         intervals = self.timeline(contract_id)
         if not intervals:
             return []
-        calendar = billing_periods.of(intervals)
+        calendar = intervals[0].version.billing.calendar
         if self.case.period is not None:
             return [self.case.period]
-        touched = {calendar.containing(row.period.start_us) for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id}
+        touched = {row.period for row in self.state.rater.rows if row.tariff.contract.contract_id == contract_id}
         found: dict[int, Period] = {period.start_us: period for period in touched}
         for interval in intervals:
             grace = interval.version.billing.grace_hours * HOUR
@@ -228,10 +229,11 @@ class RatedCase:
         return self.state.book.intervals(contract_id)
 
 
-def _refuse(found: Sequence[Problem]) -> None:
+def _supported(version: ContractVersion, of_contract: Sequence[ContractVersion]) -> None:
     """Refuse what a quote would have to leave out."""
+    found = problems(version) + calendar_problems([of_contract[0], version])
     if found:
-        raise ContractRefused(list(found))
+        raise ContractRefused(found)
 
 
 def _credits(timeline: Sequence[Interval], account: Account, as_of: int) -> tuple[tuple[str, CreditUse], ...]:

@@ -7,8 +7,8 @@ from flows.kafka_place import KafkaPlace
 from flows.verification import verify_invoicing
 from tests.flow.invoicing_folders import SIMPLE, contract, event
 from tests.kafka import installations
-from tests.kafka.test_dead_letters import command
 from tests.kafka.billing import PARTITIONS, bill, invoices, make, price
+from tests.kafka.test_dead_letters import command
 
 CUSTOMERS = ("k1", "k2")
 

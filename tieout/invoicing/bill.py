@@ -12,7 +12,6 @@ came late, and documents taken back have changed in earlier ones. The order of a
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tieout import billing_periods
 from tieout.contract_book import Interval
 from tieout.contracts import ContractVersion
 from tieout.invoicing import timeline as times
@@ -26,7 +25,7 @@ from tieout.invoicing.documents import credit_uses, divided, documents
 from tieout.invoicing.fees import fee_lines
 from tieout.invoicing.minimums import minimum_lines
 from tieout.invoicing.purchases import bought_at, placed, purchase_lines, unbilled
-from tieout.invoicing.records import Account, Billed, Burn, Held, Line, LineKey, UsageSum
+from tieout.invoicing.records import Account, Billed, Burn, Line, LineKey, UsageSum
 from tieout.invoicing.tax import Taxes, TaxMissing, taxed
 from tieout.invoicing.usage_lines import Parts, by_line, usage_lines
 from tieout.period import Period
@@ -50,9 +49,6 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     usage of closed billing periods that the contract sends to an exception and finance has decided to bill; what comes
     for the same periods beside it or later waits for a decision of its own.
     """
-    held = _misplaced(account, timeline)
-    if held is not None:
-        return Billed(account, held=held)
     taken, late = _by_policy(account, timeline, period, usage, accepted)
     known = merged((*account.usage, *taken))
     moved = placed(account, timeline, period)
@@ -61,17 +57,6 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     except TaxMissing as missing:
         return Billed(account, held=missing.held)
     return settled(moved, timeline, period, current, known, taxes, as_of)._replace(late=late)
-
-
-def _misplaced(account: Account, timeline: Sequence[Interval]) -> Held | None:
-    """Why nothing can be billed: something stands billed in a billing period that the contract does not have any more."""
-    calendar = billing_periods.of(timeline)
-    for start, label in {one.key.period_us: one.period for one in account.billed if one.amount or one.usage_exact}.items():
-        if calendar.containing(start).start_us != start:
-            number = max(i.version.version for i in timeline)
-            msg = f"billing period {label} is billed, and by version {number} the contract has no such period any more; void its invoices, or publish a version whose calendar takes effect later"
-            return Held("contract_unsupported", f"{account.contract_id}/{number}", msg)
-    return None
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
@@ -114,7 +99,7 @@ def _touched(account: Account, timeline: Sequence[Interval], period: Period, tak
     starts |= unbilled(account)
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
-    calendar = billing_periods.of(timeline)
+    calendar = timeline[0].version.billing.calendar
     standing = {one.key.period_us for one in account.billed}
     found = ((start, calendar.containing(start)) for start in starts)
     return sorted({mine for start, mine in found if start >= account.kept_since_us or mine.start_us in standing})
@@ -155,7 +140,7 @@ def _base_lines(timeline: Sequence[Interval], period: Period, behind: Mapping[Li
 def _spend(account: Account, timeline: Sequence[Interval]) -> dict[Period, list[Counted]]:
     """What stands billed by billing period, for the commitments (if any)."""
     spend: dict[Period, list[Counted]] = {}
-    calendar = billing_periods.of(timeline)
+    calendar = timeline[0].version.billing.calendar
     for one in account.billed if any(i.version.commitments for i in timeline) else ():
         counted = Counted(one.key.charge_id, one.key.kind, one.key.currency, one.amount)
         spend.setdefault(calendar.containing(one.key.period_us), []).append(counted)

@@ -107,7 +107,7 @@ def _interval(parts: Sequence[Stretch[Commitment]], instant: int) -> Period:
 
 def _calendar(part: Stretch[Commitment]) -> Calendar:
     length = part.term.interval
-    return part.version.billing.calendar.plain if length == "term" else replace(part.version.billing.calendar.plain, period=length)
+    return part.version.billing.calendar if length == "term" else replace(part.version.billing.calendar, period=length)
 
 
 def _lines(timeline: Sequence[Interval], parts: Sequence[Stretch[Commitment]], interval: Period, period: Period, spend: Spend) -> Iterator[Line]:

@@ -10,7 +10,6 @@ Source: docs/semantics.md section 5 (prepaid credits).
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tieout.billing_periods import BillingPeriods
 from tieout.contract_book import Interval
 from tieout.invoicing.credits import cuts
 from tieout.invoicing.records import DIGEST, UsageSum
@@ -24,7 +23,7 @@ class Span(NamedTuple):
     end_us: int
 
 
-def cut_through(timeline: Sequence[Interval], calendar: Calendar | BillingPeriods, known: Sequence[int]) -> set[int]:
+def cut_through(timeline: Sequence[Interval], calendar: Calendar, known: Sequence[int]) -> set[int]:
     """The starts of the billing periods in which a bound beside the ``known`` ones cuts through sums that were made without it.
 
     It does where a version governs both before and after it: such a version's sums do not say where their usage lies.

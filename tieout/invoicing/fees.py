@@ -40,7 +40,7 @@ def _fee(version: ContractVersion, name: str) -> Charge | None:
 
 def _calendar(part: Stretch[Charge]) -> Calendar:
     billing = part.version.billing
-    return replace(billing.calendar.plain, period=part.term.interval or billing.period)
+    return replace(billing.calendar, period=part.term.interval or billing.period)
 
 
 def _is_due(covered: list[Stretch[Charge]], period: Period) -> bool:

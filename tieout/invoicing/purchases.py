@@ -9,7 +9,6 @@ period that closes; what was billed there is remembered, so nothing is billed tw
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from tieout import billing_periods
 from tieout.contract_book import Interval
 from tieout.invoicing.credits import Grant, grants
 from tieout.invoicing.lines import major
@@ -46,7 +45,7 @@ def placed(account: Account, timeline: Sequence[Interval], period: Period) -> Ac
     """The account with a place for what is not billed of purchases whose own billing period has gone: the one that closes."""
     if not account.kept_since_us:
         return account
-    calendar, standing = billing_periods.of(timeline), {one.key.period_us for one in account.billed}
+    calendar, standing = timeline[0].version.billing.calendar, {one.key.period_us for one in account.billed}
     there = calendar.containing(max(period.start_us, min(account.kept_since_us, account.closed_us - 1)))
     bought = {one.grant_id: one for one in account.bought}
     for grant in grants(timeline):

@@ -244,7 +244,7 @@ class Invoice(NamedTuple):
 class Held(NamedTuple):
     """Why a period cannot be billed yet, and what to do."""
 
-    reason: Literal["tax_code", "tax_rate", "tax_jurisdiction", "contract_unsupported"]
+    reason: Literal["tax_code", "tax_rate", "tax_jurisdiction"]
     subject: str
     message: str
 

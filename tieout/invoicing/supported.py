@@ -35,7 +35,8 @@ def unsupported(timeline: Sequence[Interval]) -> str | None:
         found = problems(interval.version)
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
-    changed = calendar_problems(timeline) or currency_problems(timeline)
+    versions = {interval.version.version: interval.version for interval in timeline}
+    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline)
     return f"{changed[0].path}: {changed[0].message}" if changed else None
 
 

@@ -20,7 +20,7 @@ from tieout.contract_columns import ContractColumns
 from tieout.contracts import ContractVersion
 from tieout.ids import Lanes
 from tieout.names import NONE
-from tieout.period import ALWAYS, Calendar
+from tieout.period import Calendar
 from tieout.rating.charge_columns import BY_VERSION, KIND_BITS, Charges
 from tieout.rating.kinds import KINDS
 
@@ -83,7 +83,6 @@ class Columns:
         """The terms of rows: they are few, so distinct rows are found first."""
         billing = columns["billing"]
         parts = [_words(columns[name]) for name in _TERMS] + [_words(billing.field(name)) for name in _BILLING]
-        parts.append(_words(billing.field("periods_from").cast(pa.int64()).fill_null(ALWAYS)))
         key = np.zeros(columns.num_rows, np.int64)
         for codes, words in parts:
             key = key * len(words) + codes
@@ -232,7 +231,7 @@ class TariffRows:
         return columns.charges.names.take(own)
 
 
-def _words(column: pa.Array) -> tuple[I64, list[Any]]:
+def _words(column: pa.Array) -> tuple[I64, list[str]]:
     """The code of each row's word, and the words."""
     encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
