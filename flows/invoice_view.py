@@ -1,11 +1,12 @@
-"""One document of a partition by its id, and its notes: read by columns, and only those that are wanted as documents.
+"""One document of a partition by its id, and its followers: read by columns, and only those that are wanted as documents.
 
-In: a reader of ``billing.invoice.v1``. Out: the document, or None where the partition has none of that id; what took it back.
+In: a reader of ``billing.invoice.v1``. Out: the document, or None where the partition has none of that id; what took it back or corrected it.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,12 +26,16 @@ def find(reader: Reader, invoice_id: str) -> Invoice | None:
     return None
 
 
-def notes(reader: Reader, invoice_id: str) -> list[Invoice]:
-    """The documents that take it back, whole or in part, in their order."""
+def followers(reader: Reader, invoice: Invoice) -> list[Invoice]:
+    """The documents that take it back, whole or in part, or correct lines of it, in their order."""
     found = []
+    names = pa.array([line.line_id for line in invoice.lines], pa.string())
     for values, rows in _rows(reader):
-        hits = [pc.equal(rows[name], invoice_id).fill_null(False) for name in ("voids", "credits_invoice")]
-        found += invoice_records.decode(values.filter(pc.or_(*hits)))
+        notes = [pc.equal(rows[name], invoice.invoice_id).fill_null(False) for name in ("voids", "credits_invoice")]
+        corrects = pc.is_in(rows["lines"].flatten().field("delta_of"), names)
+        hit = np.asarray(pc.or_(*notes)).copy()
+        hit[np.asarray(pc.list_parent_indices(rows["lines"]).filter(corrects))] = True
+        found += invoice_records.decode(values.filter(pa.array(hit)))
     return found
 
 

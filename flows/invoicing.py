@@ -302,7 +302,7 @@ class InvoicingCell:
         """Take a document of this partition back; one that is not here is another partition's."""
         reader = self.log.reader(topics.INVOICES)
         invoice = invoice_view.find(reader, command.subject_id)
-        before = invoice_view.notes(reader, command.subject_id) if invoice is not None and self.fold.closing.forgot(invoice) else []
+        before = invoice_view.followers(reader, invoice) if invoice is not None and self.fold.closing.forgot(invoice) else []
         getattr(reader, "close", lambda: None)()  # files have nothing to close
         if invoice is None:
             return

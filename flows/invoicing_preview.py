@@ -42,7 +42,7 @@ def taking_back(place: FilePlace | KafkaPlace, partition: int, invoice: Invoice,
 
 
 def _take_back(place: FilePlace | KafkaPlace, partition: int, state: Closing, invoice: Invoice, request: Command, last: Token) -> str | None:
-    before = invoice_view.notes(place.reader(topics.INVOICES, partition), invoice.invoice_id) if state.forgot(invoice) else []
+    before = invoice_view.followers(place.reader(topics.INVOICES, partition), invoice) if state.forgot(invoice) else []
     try:
         state.take_back(invoice, invoicing_requests.taking_back(request, invoice.currency), last.clock, before)
     except ReleaseRefused as refused:

@@ -46,7 +46,7 @@ def billed(request, tmp_path_factory):
     folder.bill(root, **bill)
     why = ["--dir", str(root), "--reason", "of a test"]
     asked = [one for one in folder.invoices(root) if one.kind == "invoice" and one.contract_id.startswith("c-m")][:4]
-    fee = next(line for one in asked for line in one.lines if line.amount > 100 and line.kind != "tax")
+    fee = next(line for one in asked[1:] for line in one.lines if line.amount > 100 and line.kind != "tax")
     of_fee = next(one for one in asked if fee in one.lines)
     for words in (["void", asked[0].invoice_id], ["credit", of_fee.invoice_id, "--amount", f"{fee.line_id}=0.50"], ["close", "--period", "2026-01"]):
         assert cli.main([*words, *why]) == 0

@@ -280,3 +280,16 @@ def written(root, what, exception_id, author="eve"):
     """A command that somebody wrote past the command line."""
     at = people.START + len(queue(root).refused)
     governed_folders.send(root, exception_records.command(exception_records.Act(what, "exception", exception_id, author, at, "written")))
+
+
+def test_a_close_that_is_asked_for_takes_nothing_that_finance_has_not_accepted(tmp_path):
+    root = tmp_path / "data"
+    folder.write(root, [event("k1", "a", "2026-01-10T00:00:00Z"), event("k1", "b", "2026-02-10T00:00:00Z")], [STRICT], partitions=1)
+    run(root)
+    folder.append(root, [event("k1", "late", "2026-01-20T00:00:00Z", "50")], partitions=1)
+    run(root)
+    assert cli.main(["close", "--period", "2026-01", "--dir", str(root), "--reason", "now"]) == 0
+    run(root)
+    assert [one.period.label for one in folder.invoices(root, 1)] == ["2026-01"]
+    (item,) = lots(root).values()
+    assert item.opened.amount_at_risk * 100 == 50

@@ -5,6 +5,7 @@ import pytest
 from tests.unit.test_invoicing import USAGE, Book, Taxes, fee, ledger
 from tieout.invoicing.credits import grants
 from tieout.invoicing.notes import ReleaseRefused, credit_amounts, void
+from tieout.invoicing.pruning import pruned, remembering
 from tieout.invoicing.thresholds import bill_early
 
 
@@ -136,3 +137,31 @@ def test_of_a_line_that_has_left_the_account_its_document_says_what_is_left():
     assert ledger(off(book, first, 9000)) == [("delta", "u", -9000)]
     with pytest.raises(ReleaseRefused, match="has 0 minor units left"):
         off(book, first, 1)
+
+
+def test_of_a_line_that_has_left_the_account_its_corrections_say_what_is_left():
+    book = Book({"charges": [USAGE]})
+    first = book.close("2026-01-01", book.used("2026-01-01", "100")).invoices[0]
+    later = list(book.close("2026-02-01", book.used("2026-01-01", "-80")).invoices)
+    for month in ("2026-03-01", "2026-04-01"):
+        book.close(month, book.used(month, "1"))
+    with pytest.raises(ReleaseRefused, match="has 2000 minor units left"):
+        off(book, first, 2001)
+    book.account = pruned(book.account, book.timeline, book.month("2026-03-01").start_us)
+    assert "2026-01" not in {one.period for one in book.account.billed}
+    book.account = remembering(book.account, first, later)
+    with pytest.raises(ReleaseRefused, match="has 2000 minor units left"):
+        off(book, first, 2001)
+    assert off(book, first, 2000).total == -2000
+
+
+@pytest.mark.parametrize(("later", "left"), [("-100", 0), ("25", 10000)])
+def test_a_correction_upwards_lets_no_more_be_taken_off_an_old_line_than_its_document_told(later, left):
+    book = Book({"charges": [USAGE]})
+    first = book.close("2026-01-01", book.used("2026-01-01", "100")).invoices[0]
+    documents = book.close("2026-02-01", book.used("2026-01-01", later)).invoices
+    for month in ("2026-03-01", "2026-04-01"):
+        book.close(month, book.used(month, "1"))
+    book.account = remembering(pruned(book.account, book.timeline, book.month("2026-03-01").start_us), first, documents)
+    with pytest.raises(ReleaseRefused, match=f"has {left} minor units left"):
+        off(book, first, left + 1)

@@ -72,3 +72,26 @@ def test_a_quote_still_shows_what_nothing_costs():
     contract = {"contract_id": "c", "customer_id": "k", "effective_from": "2026-01-01T00:00:00Z", "charges": [USAGE]}
     answer = ask(None, [], contract=contract, as_of="2026-02-02T00:00:00Z")
     assert ([(line["period"], line["amount"]) for line in answer["lines"]], answer["total"]) == ([("2026-01", "0.00")], "0.00")
+
+
+def test_a_month_that_closed_without_any_line_is_looked_at_again_when_a_version_comes_late_for_it():
+    book = Book({"charges": [fee("31")]})
+    stop = book.documents[0] | {"version": 2, "effective_from": "2026-02-01T00:00:00Z", "status": "suspended"}
+    book.learn(book.documents[0], stop)
+    assert ledger(*book.close("2026-01-01").invoices) == [("fee", "f", 3100)]
+    assert book.close("2026-02-01").invoices == ()
+    book.learn(book.documents[0], stop, stop | {"version": 3, "status": "active"})
+    (march,) = book.close("2026-03-01").invoices
+    assert [(line.kind, line.period, line.amount) for line in march.lines] == [("fee", "2026-02", 3100), ("fee", "2026-03", 3100)]
+
+
+def test_credits_that_pay_late_where_no_line_changes_are_a_document_without_lines():
+    book = Book({"charges": [USAGE]})
+    stop = book.documents[0] | {"version": 2, "effective_from": "2026-02-01T00:00:00Z", "status": "suspended"}
+    book.learn(book.documents[0], stop)
+    (january,) = book.close("2026-01-01", book.used("2026-01-01", "100")).invoices
+    book.learn(book.documents[0], stop, stop | {"version": 3, "credits": [{"grant_id": "g", "amount": "70", "effective_from": "2026-01-01T00:00:00Z"}]})
+    (told,) = book.close("2026-02-01").invoices
+    assert (told.lines, told.total, [(one.grant_id, one.applied, one.balance) for one in told.credits], told.amount_due) == ((), 0, [("g", 7000, 0)], -7000)
+    assert january.amount_due + told.amount_due == 3000
+    assert book.close("2026-03-01").invoices == ()

@@ -10,6 +10,7 @@ came late, and documents taken back have changed in earlier ones. The order of a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 from tieout.contract_book import Interval
@@ -49,7 +50,7 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     usage of closed billing periods that the contract sends to an exception and finance has decided to bill; what comes
     for the same periods beside it or later waits for a decision of its own.
     """
-    taken, late = _by_policy(account, timeline, period, usage, accepted)
+    taken, late = _by_policy(account, timeline, usage, accepted)
     known = merged((*account.usage, *taken))
     moved = placed(account, timeline, period)
     try:
@@ -59,24 +60,48 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
     return settled(moved, timeline, period, current, known, taxes, as_of)._replace(late=late)
 
 
-def _by_policy(account: Account, timeline: Sequence[Interval], period: Period, usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
+def _by_policy(account: Account, timeline: Sequence[Interval], usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
     """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back.
 
     Where usage is only divided anew, at a bound of a grant that has become known, nothing came late.
     """
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
-    records: dict[object, int] = {}
-    for one in usage:
-        records[one.key[:4]] = records.get(one.key[:4], 0) + one.records
-    for one in usage:
-        closed = one.period_us < min(account.closed_us, period.start_us)
-        version = times.at(timeline, one.period_us) or timeline[0].version
-        refused = one.period_us < account.kept_since_us or (closed and version.billing.late_usage == "exception" and records[one.key[:4]])
-        (late if refused else taken).append(one)
+    for mine in _apart(usage):
+        version = times.at(timeline, mine[0].period_us) or timeline[0].version
+        if mine[0].period_us < account.kept_since_us:
+            late += mine
+        elif mine[0].period_us < account.closed_us and version.billing.late_usage == "exception":
+            came, divided_anew = _came(mine)
+            late += came
+            taken += divided_anew
+        else:
+            taken += mine
     for one in accepted:
         (late if one.period_us < account.kept_since_us else taken).append(one)
     return taken, tuple(late)
+
+
+def _apart(usage: Sequence[UsageSum]) -> list[list[UsageSum]]:
+    """Sums that differ in nothing but their stretch together."""
+    found: dict[object, list[UsageSum]] = {}
+    for one in usage:
+        found.setdefault(one.key[:4], []).append(one)
+    return list(found.values())
+
+
+def _came(mine: Sequence[UsageSum]) -> tuple[list[UsageSum], list[UsageSum]]:
+    """Of sums of one charge, group, period and version: what came, and what is only divided anew, which takes records from a stretch.
+
+    What came is put into the last stretch that gets records: which one it is of, their sum does not say.
+    """
+    if all(one.records >= 0 for one in mine):
+        return list(mine), []
+    into = max((one for one in mine if one.records > 0), key=lambda one: one.since_us)
+    came = reduce(UsageSum.plus, (one._replace(since_us=into.since_us) for one in mine))
+    if not came.records:
+        return [], list(mine)
+    return [came], [one.plus(came.negative()) if one is into else one for one in mine]
 
 
 def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
@@ -97,9 +122,12 @@ def _touched(account: Account, timeline: Sequence[Interval], period: Period, tak
         starts |= {at for at in (bought_at(grant, timeline) for grant in grants(timeline) if grant.purchased) if at < period.start_us}
         starts |= {one.key.period_us for one in account.billed if one.key.kind == "credit"}
     starts |= unbilled(account)
+    calendar = timeline[0].version.billing.calendar
+    if new and account.version:  # also of what closed without a line
+        since = max(min(new), account.kept_since_us)
+        starts |= {one.start_us for one in calendar.spanning(since, account.closed_us - 1)} if since < account.closed_us else set()
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
-    calendar = timeline[0].version.billing.calendar
     standing = {one.key.period_us for one in account.billed}
     found = ((start, calendar.containing(start)) for start in starts)
     return sorted({mine for start, mine in found if start >= account.kept_since_us or mine.start_us in standing})

@@ -15,8 +15,9 @@ from tieout.period import Period, local
 
 
 def documents(account: Account, version: ContractVersion, period: Period, lines: Sequence[Line], credit: Mapping[tuple[str, str], tuple[CreditUse, ...]], treatment: str | None, as_of: int) -> Iterator[Invoice]:
-    """The documents of a close, by legal entity and currency in the order of their first lines."""
-    places = dict.fromkeys((one.key.legal_entity_id, one.key.currency) for one in lines)
+    """The documents of a close, by legal entity and currency in the order of their first lines; where only credits pay, one without lines."""
+    paid = (place for place, uses in credit.items() if uses)
+    places = dict.fromkeys([*((one.key.legal_entity_id, one.key.currency) for one in lines), *paid])
     for number, place in enumerate(places):
         mine = tuple(one for one in lines if (one.key.legal_entity_id, one.key.currency) == place)
         yield document(version, period, place, mine, credit.get(place, ()), account.issued + number, treatment, as_of)

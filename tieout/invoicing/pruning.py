@@ -4,7 +4,7 @@ In: an account, its contract's timeline, and an instant before which usage is no
 the limit of re-pricing). Out: the account without the billing periods that lie before it whole. Nothing that is still owed
 goes: a period leaves only where what was billed of it is exactly its usage and nothing of it was taken back, so the open
 balance stays what it was. What grants paid in it is carried forward as one sum a grant, legal entity and currency. What was taken
-back of its documents' lines goes too: where somebody takes back more of such a document, its notes are read again and say it.
+back of its documents' lines goes too: where somebody takes back more of such a document, its notes and the corrections of its lines are read again and say it.
 
 A period stays as long as something in it may still count: a line whose service ends later (an annual fee), a commitment
 whose interval runs on, or that rolls over; and of each charge the last usage, which says that it ever had any.
@@ -45,18 +45,26 @@ def pruned(account: Account, timeline: Sequence[Interval], before_us: int) -> Ac
 
 
 def forgot(account: Account, invoice: Invoice) -> bool:
-    """Whether an account may no longer know what was taken back of a document."""
+    """Whether an account may no longer know what was taken back of a document, or corrected."""
     return any(one.key.period_us < account.kept_since_us for one in invoice.lines)
 
 
-def remembering(account: Account, invoice: Invoice, notes: Iterable[Invoice]) -> Account:
-    """The account with what the notes of a document took back of lines that it no longer knows."""
+def remembering(account: Account, invoice: Invoice, later: Iterable[Invoice]) -> Account:
+    """The account with what later documents took back of lines that it no longer knows, by notes and by corrections downwards."""
     standing = {one.key.period_us for one in account.billed}
-    lines = {one.line_id for one in invoice.lines if one.key.kind != "tax" and one.key.period_us < account.kept_since_us and one.key.period_us not in standing}
-    found = [
-        Released(invoice.invoice_id, line.delta_of, -line.amount, bool(note.voids or line.quantity or line.usage_count), line.key.period_us)
-        for note in notes for line in note.lines if line.delta_of in lines
-    ]  # fmt: skip
+    lines = {one.line_id: one for one in invoice.lines if one.key.kind != "tax" and one.key.period_us < account.kept_since_us and one.key.period_us not in standing}
+    found: list[Released] = []
+    corrected = dict.fromkeys(lines, 0)
+    for document in later:
+        note = invoice.invoice_id in {document.voids, document.credits_invoice}
+        for line in document.lines:
+            if line.delta_of not in lines or line.delta_of is None:
+                continue
+            if note:
+                found.append(Released(invoice.invoice_id, line.delta_of, -line.amount, bool(document.voids or line.quantity or line.usage_count), line.key.period_us))
+            else:
+                corrected[line.delta_of] += line.amount
+    found += [Released(invoice.invoice_id, name, -amount, False, lines[name].key.period_us) for name, amount in corrected.items() if amount < 0]
     return account._replace(released=(*account.released, *found))
 
 
