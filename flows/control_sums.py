@@ -21,6 +21,7 @@ from flows import token as tokens
 from flows.invoicing_state import PackedAccounts
 from flows.pipeline import Place, Reader
 from flows.token import Token
+from sources.errors import SourceAway
 from sources.lot import Lot
 from tieout import control_totals
 from tieout.closing import Closing
@@ -78,7 +79,7 @@ def sums(place: Place, at: Cut, told: Callable[[], None] = lambda: None) -> Sums
     partition, last = at.invoicing.partition, at.invoicing
     received = last.totals.get("received", 0)
     ours = received if at.usage is None else min(received, at.usage.written.get(topics.RATED, 0))
-    rated, kept = _rated(place, partition, ours, told)
+    rated, kept = _rated(place, last, ours, told)
     moved = cut(place, partition)
     alone = moved is not None and moved.invoicing == last
     billed, kept_too = _billed(place, partition, None if alone else last.written.get(topics.INVOICES, 0), told)
@@ -97,9 +98,10 @@ def _last(place: Place, topic: str, partition: int) -> Token | None:
     return None
 
 
-def lots(reader: Reader, count: int | None) -> Iterator[Lot]:
-    """The first records that are kept, so many; None for all."""
+def lots(reader: Reader, count: int | None, until: int | None = None) -> Iterator[Lot]:
+    """The first records that are kept, so many; None for all, or all before a position."""
     end, at = reader.refresh(), reader.start
+    end = end if until is None else min(until, end)
     left = end if count is None else count
     while at < end and left > 0:
         lot = reader.lot(at, min(_ROWS, left), end)
@@ -107,11 +109,17 @@ def lots(reader: Reader, count: int | None) -> Iterator[Lot]:
         yield lot
 
 
-def _rated(place: Place, partition: int, count: int, told: Callable[[], None]) -> tuple[Totals, date]:
-    reader = place.written(topics.RATED, partition)
+def _rated(place: Place, last: Token, count: int, told: Callable[[], None]) -> tuple[Totals, date]:
+    """The sums of the first ``count`` records, as far as they are kept; the interval says how many stand before its position."""
+    reader = place.written(topics.RATED, last.partition)
     reader.refresh()
+    position = last.positions.get(topics.RATED, 0)
+    lost = 0
+    if reader.start:
+        kept = sum(lot.records.num_rows for lot in lots(reader, None, position))
+        lost = max(last.totals.get("received", 0) - kept, 0)
     found: Totals = {}
-    for lot in lots(reader, count - gone(reader, count)):
+    for lot in lots(reader, count - lost):
         rows = readable(topics.RATED, lot).rows
         made = control_totals.columns(rows["contract_id"], rows["currency"], rows["billing_period"], rows["amount"], None, rows["rated_id"])
         control_totals.add(found, made.items())
@@ -208,10 +216,16 @@ def versions(place: Place, partition: int, wanted: frozenset[str]) -> dict[tuple
 
 
 def state_records(place: Place, last: Token) -> Iterator[tuple[str, bytes]]:
-    """The state's records up to an interval; on a broker a header numbers them."""
+    """The state's records up to an interval; on a broker a header numbers them. SourceAway where a full state has replaced some meanwhile."""
+    written, found, whole = last.written.get(invoicing.STATE, 0), 0, False
     for lot in lots(place.written(invoicing.STATE, last.partition), None):
         for row, position in enumerate(lot.positions.tolist()):
             record = lot.record(row)
             number = next((int(header["value"]) for header in record["headers"] or () if header["key"] == "n"), position)
-            if number < last.written.get(invoicing.STATE, 0):
-                yield (record["key"] or b"").decode(), record["value"]
+            if number < written:
+                kind = (record["key"] or b"").decode()
+                found, whole = found + 1, whole or kind == invoicing_state.FULL
+                yield kind, record["value"]
+    if found < written and not whole:
+        msg = f"{invoicing.STATE}, partition {last.partition}: a full state has replaced what interval {last.batch_id} wrote while it was read; look again"
+        raise SourceAway(msg)

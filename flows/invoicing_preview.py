@@ -21,12 +21,15 @@ from flows.invoicing_inputs import CORRECT, INVOICE
 from flows.invoicing_state import PackedAccounts
 from flows.kafka_place import KafkaPlace
 from flows.token import Token
+from sources.errors import SourceAway
 from tieout.closing import Closing
 from tieout.governance import Command
 from tieout.held_usage import HeldUsage
 from tieout.invoicing.notes import ReleaseRefused
 from tieout.invoicing.records import Invoice
 
+_LOOKS: Final = 5
+"""Full states that may replace the state in turn while it is read."""
 _NEVER: Final = "the invoicing flow has not been here; it closes periods by itself when they are complete"
 
 
@@ -70,7 +73,17 @@ def closing(place: FilePlace | KafkaPlace, contract: str, label: str) -> tuple[s
 
 
 def _contract(place: FilePlace | KafkaPlace, partition: int, contract: str) -> tuple[Closing, Token] | None:
-    """The flow's state with one contract's versions, as of its last interval."""
+    """The flow's state with one contract's versions, as of its last interval; looked at again where a full state replaces it meanwhile."""
+    for left in reversed(range(_LOOKS)):
+        try:
+            return _looked(place, partition, contract)
+        except SourceAway:
+            if not left:
+                raise
+    return None
+
+
+def _looked(place: FilePlace | KafkaPlace, partition: int, contract: str) -> tuple[Closing, Token] | None:
     at = control_sums.cut(place, partition)
     if at is None:
         return None

@@ -182,7 +182,7 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
     counts, left = np.zeros(cursor.n, np.int64), np.zeros(cursor.n, np.int64)
     pieces: list[list[pa.Array]] = []
     places: list[I64] = []
-    going = cursor.fault == 0
+    going, path = cursor.fault == 0, cursor.path
     while True:
         heads = going & (left == 0)
         if heads.any():
@@ -197,6 +197,7 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
             part = cursor.part(reading)
             pieces.append(read(part))
             cursor.merge(reading, part)
+        cursor.path = path
         places.append(np.nonzero(reading)[0])
         counts[reading] += 1
         left[going] -= 1

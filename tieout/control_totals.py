@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tieout import ids, wide
+from tieout import ids, money, wide
 from tieout.exception_queue import RESOLVE, UNSETTLED, WAIVE, Item
 from tieout.invoicing.records import DIGEST, Account, UsageSum
 
@@ -125,7 +125,7 @@ class Told(NamedTuple):
         """What an exception in the queue is about."""
         one = item.opened
         period = next((line.removeprefix(f"{PERIOD} ") for line in one.evidence if line.startswith(f"{PERIOD} ")), None)
-        return cls(one.object_id, one.currency, period, None if one.amount_at_risk is None else int(one.amount_at_risk.scaleb(12)))
+        return cls(one.object_id, one.currency, period, None if one.amount_at_risk is None else money.units(one.amount_at_risk, money.RATED_SCALE))
 
     def exception_id(self, number: int) -> str:
         """The id of its exception: the same break found again has the same; one that came back after it had tied out has another."""

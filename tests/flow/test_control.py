@@ -221,3 +221,23 @@ def test_a_folder_without_invoices_has_nothing_to_check(tmp_path):
     folder.write(tmp_path / "data", USAGE, [contract("k1"), contract("k2")])
     assert check(tmp_path / "data") == ({0: 0, 1: 0}, 0, 0)
     assert cli.main(["run", "control"]) == 2
+
+
+def test_a_topic_that_is_trimmed_while_invoicing_is_behind_breaks_nothing(tmp_path):
+    root = tmp_path / "data"
+    folder.write(root, [event("k1", f"a{day}", f"2026-01-{day}T00:00:00Z") for day in range(10, 15)], [contract("k1")], partitions=1)
+    for month in ("03", "04"):
+        folder.price(root, [0])
+        folder.bill(root, partitions=[0])
+        folder.append(root, [event("k1", f"{month} {day}", f"2026-{month}-{day}T00:00:00Z") for day in range(10, 15)], partitions=1)
+    folder.price(root, [0])
+    folder.bill(root, partitions=[0])
+    min(root.glob(f"*/*/*/{topics.RATED}.arrow")).unlink()
+    reader = FilePlace(root).reader(topics.RATED, 0)
+    assert (reader.refresh(), reader.start) == (15, 5)
+    assert check(root) == ({0: 0}, 0, 0)
+    folder.append(root, [event("k1", f"more {day}", f"2026-04-{day}T00:00:00Z") for day in range(20, 23)], partitions=1)
+    folder.price(root, [0])
+    assert check(root) == ({0: 0}, 0, 0)
+    folder.bill(root, partitions=[0])
+    assert check(root) == ({0: 0}, 0, 0)

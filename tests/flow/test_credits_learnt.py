@@ -9,6 +9,7 @@ from flows.file_place import FilePlace
 from flows.verification import verify_invoicing
 from tests.flow import folders
 from tests.flow import invoicing_folders as folder
+from tests.flow.governed_folders import exceptions
 from tests.flow.invoicing_folders import contract, event
 
 CALLS = folder.SIMPLE[:1]
@@ -58,18 +59,33 @@ def test_an_expiry_that_becomes_known_within_the_period_ends_what_it_pays(tmp_pa
     assert ([use.applied for use in january.credits], january.amount_due) == ([300], 700)  # on January 1, 3 and 5
 
 
-@pytest.mark.parametrize("late_usage", ["next_invoice", "exception"])
-def test_a_grant_that_is_learnt_after_the_close_pays_its_part_of_the_closed_period(tmp_path, late_usage):
-    root, billing = tmp_path / "data", {"billing": {"late_usage": late_usage}}
+def learnt_after_the_close(root, late_usage, credit):
+    billing = {"billing": {"late_usage": late_usage}}
     folder.write(root, [*JANUARY, *CLOCK], [contract("k1", charges=CALLS, **billing)], partitions=1)
     run(root)
-    folder.import_contracts(root, [contract("k1", 2, charges=CALLS, credits=[grant()], effective_from="2026-02-01T00:00:00Z", **billing)])
+    folder.import_contracts(root, [contract("k1", 2, charges=CALLS, credits=[credit], effective_from="2026-02-01T00:00:00Z", **billing)])
     folder.append(root, [event("k1", "march", "2026-03-05T00:00:00Z")], partitions=1)
     run(root)
-    january, february = folder.invoices(root, 1)
+    return folder.invoices(root, 1)
+
+
+def test_a_grant_that_is_learnt_after_the_close_pays_its_part_of_the_closed_period(tmp_path):
+    january, february = learnt_after_the_close(tmp_path / "data", "next_invoice", grant())
     assert (january.credits, january.amount_due, february.total) == ((), 1000, 1)
     assert ([(use.applied, use.balance) for use in february.credits], february.amount_due) == ([(501, 9499)], -500)  # 5.00 of January, 0.01 of its own
-    assert not folders.output(root, 1, topics.EXCEPTIONS)[0]
+    assert not folders.output(tmp_path / "data", 1, topics.EXCEPTIONS)[0]
+
+
+def test_a_grant_that_would_divide_a_period_whose_late_usage_waits_for_finance_holds_the_contract_and_says_what_to_do(tmp_path):
+    root = tmp_path / "data"
+    assert [one.period.label for one in learnt_after_the_close(root, "exception", grant())] == ["2026-01"]
+    (held,) = exceptions(root, 1)
+    assert (held["kind"], held["object"]["id"]) == ("invoice_held", "c-k1")
+    assert "credits.0.effective_from: version 2 brings it and comes into force later, and late usage of 2026-01 waits for finance" in held["message"]
+    folder.import_contracts(root, [contract("k1", 3, charges=CALLS, credits=[grant("2026-01-01T00:00:00Z")], effective_from="2026-02-01T00:00:00Z", billing={"late_usage": "exception"})])
+    run(root)
+    february = folder.invoices(root, 1)[-1]
+    assert ([use.applied for use in february.credits], february.amount_due) == ([1001], -1000)  # all of January, 0.01 of its own
 
 
 def test_nothing_is_read_again_where_versions_tell_the_sides_apart(tmp_path, monkeypatch):

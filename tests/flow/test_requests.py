@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows import cli, invoicing, local_engine, topics
+from flows import cli, control_sums, invoicing, local_engine, topics
 from flows.file_place import FilePlace
 from sources.files import TopicReader
 from tests.flow import governed_folders
@@ -151,3 +151,21 @@ def test_a_credit_of_an_invoice_whose_period_has_left_its_account_counts_what_it
     assert [one.total for one in folder.invoices(root, 1) if one.credits_invoice] == [-60, -40]
     (told,) = exceptions(root, 1)
     assert "has 40 minor units left" in told["message"]
+
+
+def test_a_full_state_that_replaces_the_one_that_is_looked_at_makes_nothing_unknown(ask, root, monkeypatch):
+    cut, looked = control_sums.cut, []
+
+    def overtaken(place, partition):
+        at = cut(place, partition)
+        if not looked:
+            looked.append(at)
+            monkeypatch.setattr(invoicing, "SLACK", -(10**9))
+            folder.bill(root)
+        return at
+
+    folder.append(root, [event("k1", "later", "2026-02-06T00:00:00Z")])
+    folder.price(root)
+    monkeypatch.setattr(control_sums, "cut", overtaken)
+    assert ask("void", january(root).invoice_id)[0] == 0
+    assert looked

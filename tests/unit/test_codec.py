@@ -508,3 +508,14 @@ def test_values_under_a_null_struct_are_not_written() -> None:
     rows = [{"s": {"a": "x", "l": [1, 2]}, "n": 1}, {"s": None, "n": 2}, {"s": {"a": "y", "l": []}, "n": 3}]
     assert Encoder(avro, 1).encode(batch).to_pylist() == [framed(1, avro, row) for row in rows]
     assert Encoder(avro, 1).encode(batch.slice(1)).to_pylist() == [framed(1, avro, row) for row in rows[1:]]
+
+
+@pytest.mark.parametrize("others", [[], ["good"], ["broken"], ["good", "broken"]])
+def test_a_count_that_cannot_be_right_is_told_by_its_list_whatever_stands_beside_it(others):
+    schema = {"type": "record", "name": "R", "fields": [{"name": "l", "type": {"type": "array", "items": {"type": "record", "name": "S", "fields": [{"name": "x", "type": "long"}]}}}]}
+    frame = b"\0\0\0\0\7"
+    rows = {"good": frame + b"\x04\x02\x04\x00", "broken": frame}
+    bad = frame + b"\x02\x02" + b"\x80\x80\x40"  # an item, then a block of more items than there are bytes
+    decoded = Decoder(schema, {7: schema}).decode(pa.array([bad, *(rows[name] for name in others)], pa.large_binary()))
+    assert decoded.rejected[0].path == "l"
+    assert [one.row for one in decoded.rejected] == [0, *(place for place, name in enumerate(others, 1) if name == "broken")]

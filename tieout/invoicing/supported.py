@@ -4,12 +4,15 @@ In: a contract version, or all that govern. Out: problems with their paths. Sour
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from tieout.contract_book import Interval
 from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
 from tieout.contracts import Commitment, ContractVersion, Credit, Problem
+from tieout.invoicing import timeline as times
+from tieout.period import micros
 
 _NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
 _LENGTH: Final = {"week": 0, "month": 1, "quarter": 2, "year": 3, "term": 4}
@@ -36,8 +39,29 @@ def unsupported(timeline: Sequence[Interval]) -> str | None:
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
     versions = {interval.version.version: interval.version for interval in timeline}
-    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline)
+    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline) + _dated_back(timeline)
     return f"{changed[0].path}: {changed[0].message}" if changed else None
+
+
+def _dated_back(timeline: Sequence[Interval]) -> list[Problem]:
+    """Grants that a later version lets begin or end before it, amid a billing period whose late usage waits for finance.
+
+    The period's usage is divided at the bound, and what waits beside it cannot be: its sums do not say on which side it lies.
+    """
+    starts: dict[int, int] = {}
+    for interval in timeline:
+        starts.setdefault(interval.version.version, interval.start_us)
+    found, known = [], dict[tuple[str, str], datetime | None]()
+    for version in sorted({i.version.version: i.version for i in timeline}.values(), key=lambda one: one.version):
+        for place, credit in enumerate(version.credits):
+            for name in ("effective_from", "expires_at"):
+                at = getattr(credit, name)
+                new = version is not timeline[0].version and at is not None and known.get((credit.grant_id, name)) != at and micros(at) < starts[version.version]
+                known[credit.grant_id, name] = at
+                period = version.billing.calendar.containing(micros(at)) if new else None
+                if period is not None and period.start_us != micros(at) and (times.at(timeline, period.start_us) or version).billing.late_usage == "exception":
+                    found.append(Problem(f"credits.{place}.{name}", "not_supported", f"version {version.version} brings it and comes into force later, and late usage of {period.label} waits for finance; let it lie where the version or a billing period begins, or let late usage be billed with the next invoice"))
+    return found
 
 
 def _is_empty(credit: Credit) -> bool:
