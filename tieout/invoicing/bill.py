@@ -10,7 +10,6 @@ came late, and documents taken back have changed in earlier ones. The order of a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from typing import NamedTuple
 
 from tieout.contract_book import Interval
@@ -61,47 +60,16 @@ def bill(account: Account, timeline: Sequence[Interval], period: Period, usage: 
 
 
 def _by_policy(account: Account, timeline: Sequence[Interval], usage: Sequence[UsageSum], accepted: Sequence[UsageSum]) -> tuple[list[UsageSum], tuple[UsageSum, ...]]:
-    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back.
-
-    Where usage is only divided anew, at a bound of a grant that has become known, nothing came late.
-    """
+    """What is taken, and what goes to an exception: its period is closed and the contract says so, or it lies too far back."""
     taken: list[UsageSum] = []
     late: list[UsageSum] = []
-    for mine in _apart(usage):
-        version = times.at(timeline, mine[0].period_us) or timeline[0].version
-        if mine[0].period_us < account.kept_since_us:
-            late += mine
-        elif mine[0].period_us < account.closed_us and version.billing.late_usage == "exception":
-            came, divided_anew = _came(mine)
-            late += came
-            taken += divided_anew
-        else:
-            taken += mine
+    for one in usage:
+        version = times.at(timeline, one.period_us) or timeline[0].version
+        refused = one.period_us < account.kept_since_us or (one.period_us < account.closed_us and version.billing.late_usage == "exception")
+        (late if refused else taken).append(one)
     for one in accepted:
         (late if one.period_us < account.kept_since_us else taken).append(one)
     return taken, tuple(late)
-
-
-def _apart(usage: Sequence[UsageSum]) -> list[list[UsageSum]]:
-    """Sums that differ in nothing but their stretch together."""
-    found: dict[object, list[UsageSum]] = {}
-    for one in usage:
-        found.setdefault(one.key[:4], []).append(one)
-    return list(found.values())
-
-
-def _came(mine: Sequence[UsageSum]) -> tuple[list[UsageSum], list[UsageSum]]:
-    """Of sums of one charge, group, period and version: what came, and what is only divided anew, which takes records from a stretch.
-
-    What came is put into the last stretch that gets records: which one it is of, their sum does not say.
-    """
-    if all(one.records >= 0 for one in mine):
-        return list(mine), []
-    into = max((one for one in mine if one.records > 0), key=lambda one: one.since_us)
-    came = reduce(UsageSum.plus, (one._replace(since_us=into.since_us) for one in mine))
-    if not came.records:
-        return [], list(mine)
-    return [came], [one.plus(came.negative()) if one is into else one for one in mine]
 
 
 def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
