@@ -84,7 +84,7 @@ def judge(reader, group, records, documents):
         whole = oracle.Interval(len(contracts[p]), log[-1].offset + 1 if log else 0)
         final.append(oracle.Partition(contracts[p]).follow(log, [whole]).with_final_facts())
         _tokens(breaks, p, tokens[p], {topic: found[p] for topic, found in topics_.items()})
-        intervals = [oracle.Interval(t["positions"].get(topics.CONTRACTS, 0), t["positions"][topics.USAGE], _tick(ticked, t)) for t in tokens[p]]
+        intervals = [oracle.Interval(t["positions"].get(topics.CONTRACTS, 0), t["positions"].get(topics.USAGE, 0), _tick(ticked, t)) for t in tokens[p]]
         if any(a.usage > b.usage or a.contracts > b.contracts or a.tick > b.tick for a, b in pairwise(intervals)):
             breaks.add("tokens", f"partition {p}: positions go back")
             intervals = [whole]
