@@ -273,7 +273,7 @@ class Closing:
             msg = f"usage {blocked.usage.event_id!r} of source {blocked.usage.source!r} is held ({blocked.reason}); settle it, or the period closes without it when it has been held for the limit"
             self.waits[contract] = Wait(HELD, blocked.usage.event_id, msg, clock if before is None else before.since)
             return looked._replace(wait=self.waits[contract])
-        stuck = unsupported(timeline)
+        stuck = unsupported(timeline, looked.billed.account)
         done = looked if stuck is not None else self._billed(looked, timeline, clock, taxes)
         held = ("contract_unsupported", f"{contract}/{self._version(contract)}", stuck) if stuck is not None else done.billed.held
         if held is not None:
@@ -389,7 +389,7 @@ class Closing:
     def _asked(self, label: str, contract: str, clock: int, taxes: Taxes | None) -> Closed | None:
         period = self.labelled(contract, label)
         account, timeline = self.account(contract), self.book.intervals(contract)
-        if period is None or contract in self.waits or not self.billable(contract, label) or unsupported(timeline) is not None:
+        if period is None or contract in self.waits or not self.billable(contract, label) or unsupported(timeline, account) is not None:
             return None
         done = self._billed(Closed(contract, self.terms.by_contract[contract].customer_id, period, clock, Billed(account)), timeline, clock, taxes)
         if done.billed.held is not None:

@@ -12,6 +12,7 @@ from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
 from tieout.contracts import Commitment, ContractVersion, Credit, Problem
 from tieout.invoicing import timeline as times
+from tieout.invoicing.records import Account
 from tieout.period import micros
 
 _NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
@@ -32,19 +33,19 @@ def problems(version: ContractVersion) -> list[Problem]:
     return found
 
 
-def unsupported(timeline: Sequence[Interval]) -> str | None:
-    """Why a contract as a whole cannot be billed; None where it can."""
+def unsupported(timeline: Sequence[Interval], account: Account) -> str | None:
+    """Why a contract as a whole cannot be billed, by what its account has closed already; None where it can."""
     for interval in timeline:
         found = problems(interval.version)
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
     versions = {interval.version.version: interval.version for interval in timeline}
-    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline) + _dated_back(timeline)
+    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline) + _dated_back(timeline, account)
     return f"{changed[0].path}: {changed[0].message}" if changed else None
 
 
-def _dated_back(timeline: Sequence[Interval]) -> list[Problem]:
-    """Grants that a later version lets begin or end before it, amid a billing period whose late usage waits for finance.
+def _dated_back(timeline: Sequence[Interval], account: Account) -> list[Problem]:
+    """Grants that a version since the last bill lets begin or end before it, amid a closed billing period whose late usage waits for finance.
 
     The period's usage is divided at the bound, and what waits beside it cannot be: its sums do not say on which side it lies.
     """
@@ -56,10 +57,10 @@ def _dated_back(timeline: Sequence[Interval]) -> list[Problem]:
         for place, credit in enumerate(version.credits):
             for name in ("effective_from", "expires_at"):
                 at = getattr(credit, name)
-                new = version is not timeline[0].version and at is not None and known.get((credit.grant_id, name)) != at and micros(at) < starts[version.version]
+                new = version.version > account.version and at is not None and known.get((credit.grant_id, name)) != at and micros(at) < starts[version.version]
                 known[credit.grant_id, name] = at
                 period = version.billing.calendar.containing(micros(at)) if new else None
-                if period is not None and period.start_us != micros(at) and (times.at(timeline, period.start_us) or version).billing.late_usage == "exception":
+                if period is not None and micros(at) > period.start_us and period.start_us < account.closed_us and (times.at(timeline, period.start_us) or version).billing.late_usage == "exception":
                     found.append(Problem(f"credits.{place}.{name}", "not_supported", f"version {version.version} brings it and comes into force later, and late usage of {period.label} waits for finance; let it lie where the version or a billing period begins, or let late usage be billed with the next invoice"))
     return found
 
