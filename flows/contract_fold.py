@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flows import codecs, command_records, reference_records, signing, topics
-from flows.pipeline import Place, Reader
+from flows.pipeline import Place, Reader, let_go
 from flows.side_input import SideInput
 from flows.token import Token
 from schemas.decode import Decoded
@@ -83,9 +83,7 @@ class ContractFold:
     def close(self) -> None:
         """Let the readers go."""
         for reader in (self.commands, *self.reference.readers):
-            closing = getattr(reader, "close", None)  # files have nothing to close
-            if closing is not None:
-                closing()
+            let_go(reader)
 
 
 def counts(result: Result) -> dict[str, int]:

@@ -36,7 +36,7 @@ from flows import token as tokens
 from flows.invoicing_inputs import CORRECT, SideInputs, Upstream
 from flows.invoicing_outputs import FLOW, Refused
 from flows.invoicing_state import Changes, PackedAccounts, Sizes
-from flows.pipeline import Log, Pipeline, Place, Prepared, Reader
+from flows.pipeline import Log, Pipeline, Place, Prepared, Reader, let_go
 from flows.token import Token
 from schemas import segments
 from sinks.errors import Fenced
@@ -296,14 +296,14 @@ class InvoicingCell:
         reader.refresh()
         for (contract, start), sums in invoicing_division.sums_again(reader, self.position, cut, closing.divided, self.fold.future_limit).items():
             changed.sums |= {(contract, moved.sum.key): None for moved in closing.divide_again(contract, start, sums.values())}
-        getattr(reader, "close", lambda: None)()  # files have nothing to close
+        let_go(reader)
 
     def _take_back(self, command: Command, fault: str | None, changed: Changes) -> None:
         """Take a document of this partition back; one that is not here is another partition's."""
         reader = self.log.reader(topics.INVOICES)
         invoice = invoice_view.find(reader, command.subject_id)
         before = invoice_view.followers(reader, invoice) if invoice is not None and self.fold.closing.forgot(invoice) else []
-        getattr(reader, "close", lambda: None)()  # files have nothing to close
+        let_go(reader)
         if invoice is None:
             return
         try:

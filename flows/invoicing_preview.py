@@ -6,7 +6,6 @@ document that the flow has not read yet are taken first. Nothing is written, and
 what changes meanwhile counts. Source: docs/semantics.md section 5.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from flows.file_place import FilePlace
 from flows.invoicing_inputs import CORRECT, INVOICE
 from flows.invoicing_state import PackedAccounts
 from flows.kafka_place import KafkaPlace
+from flows.pipeline import let_go
 from flows.token import Token
 from sources.errors import SourceAway
 from tieout.closing import Closing
@@ -110,5 +110,4 @@ def _unread(place: FilePlace | KafkaPlace, last: Token, invoice_id: str) -> list
         return [one.command for one in mine if authority.why_not(*one) is None]
     finally:
         authority.close()
-        let_go: Callable[[], None] = getattr(reader, "close", lambda: None)  # files have nothing to close
-        let_go()
+        let_go(reader)

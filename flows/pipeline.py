@@ -46,6 +46,13 @@ class Reader(Protocol):
         """Up to ``rows`` records from ``position`` on, none at ``until`` (``end``) or beyond; RetentionGap below ``start``."""
 
 
+def let_go(reader: Reader) -> None:
+    """Close a broker's reader; files have nothing to close."""
+    closing = getattr(reader, "close", None)
+    if closing is not None:
+        closing()
+
+
 class Log(Protocol):
     """One partition of one flow, fenced: what it reads, and its only way to write."""
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flows import codecs, command_records, topics
 from flows import token as tokens
-from flows.pipeline import Heads, Place, Reader
+from flows.pipeline import Heads, Place, Reader, let_go
 from sources.errors import SourceError
 from sources.lot import Lot
 from tieout.ticks import Pending, Tick
@@ -98,13 +98,6 @@ class PartitionTicks:
     def close(self) -> None:
         """Let the clients go."""
         self.topic.close()
-
-
-def let_go(reader: Reader) -> None:
-    """Close a broker's reader; files have nothing to close."""
-    closing = getattr(reader, "close", None)
-    if closing is not None:
-        closing()
 
 
 def least_clock(feeding: Heads) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 from flows import command_records, governed_ingress, tick_topic, topics
 from flows.file_place import FilePlace
 from flows.kafka_place import KafkaPlace
-from flows.pipeline import Place
+from flows.pipeline import Place, let_go
 from tieout import ticks
 
 NAME: Final = "ticker"
@@ -55,4 +55,4 @@ def written(place: Place) -> int | None:
         found = tick_topic.newest(reader, reader.start, end)
         return None if found is None else found.at
     finally:
-        tick_topic.let_go(reader)
+        let_go(reader)

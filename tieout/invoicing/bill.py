@@ -83,17 +83,15 @@ def merged(usage: Iterable[UsageSum]) -> tuple[UsageSum, ...]:
 def _touched(account: Account, timeline: Sequence[Interval], period: Period, taken: Sequence[UsageSum]) -> list[Period]:
     """The billing periods to compute again, in order: this one, those whose facts have moved, and what follows from them."""
     starts = {period.start_us, *(one.period_us for one in taken)} | {one.key.period_us for one in account.billed if one.released}
-    granted = _new_grants(account, timeline)
+    calendar, granted = timeline[0].version.billing.calendar, _new_grants(account, timeline)
     new = [i.start_us for i in timeline if i.version.version > account.version] + [grant.begins_us for grant in granted]
     if new and account.version:
         starts |= {one.key.period_us for one in account.billed if one.end_us >= min(new)}  # what ends there falls due before it
         starts |= {at for at in (bought_at(grant, timeline) for grant in grants(timeline) if grant.purchased) if at < period.start_us}
         starts |= {one.key.period_us for one in account.billed if one.key.kind == "credit"}
-    starts |= unbilled(account)
-    calendar = timeline[0].version.billing.calendar
-    if new and account.version:  # also of what closed without a line
         since = max(min(new), account.kept_since_us)
-        starts |= {one.start_us for one in calendar.spanning(since, account.closed_us - 1)} if since < account.closed_us else set()
+        starts |= {one.start_us for one in calendar.spanning(since, account.closed_us - 1)} if since < account.closed_us else set()  # also of what closed without a line
+    starts |= unbilled(account)
     if any(i.version.commitments for i in timeline):
         starts |= {one.key.period_us for one in account.billed if one.key.period_us > min(starts)}
     standing = {one.key.period_us for one in account.billed}
@@ -158,7 +156,7 @@ def settled(account: Account, timeline: Sequence[Interval], period: Period, curr
     all_ = grants(timeline)
     burns = _paid(account, current, all_, starts)
     uses = credit_uses(all_, account, burns, as_of)
-    told, quiet = divided(new, {place for place, used in uses.items() if used})
+    told, quiet = divided(new, uses)
     after = posted(billed, told, {one.key: one.end_us for one in lines}) | {one.key: untold(one) for one in quiet if one.key not in billed}
     version = _speaking(timeline, period)
     treatment = None if taxes is None else taxes.payer(version.customer_id, period.end_us - 1).treatment

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tieout import money
 from tieout.contract_book import Interval
 from tieout.contracts import ContractVersion
+from tieout.invoicing import timeline as times
 from tieout.invoicing.lines import minor
 from tieout.invoicing.records import Broken, Burn, Line, LineKey, UsageSum
 from tieout.period import Period, micros
@@ -47,10 +48,8 @@ def grants(timeline: Sequence[Interval]) -> list[Grant]:
     """
     found: dict[str, Grant] = {}
     brought: dict[str, tuple[int, ContractVersion]] = {}
-    starts: dict[int, int] = {}
-    for interval in timeline:
-        starts.setdefault(interval.version.version, interval.start_us)
-    for version in sorted({i.version.version: i.version for i in timeline}.values(), key=lambda v: v.version):
+    starts = times.beginnings(timeline)
+    for version in times.versions(timeline):
         for one in version.credits:
             place, by = brought.setdefault(one.grant_id, (len(brought), version))
             begins = starts[by.version] if one.effective_from is None else micros(one.effective_from)

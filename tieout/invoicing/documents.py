@@ -16,8 +16,7 @@ from tieout.period import Period, local
 
 def documents(account: Account, version: ContractVersion, period: Period, lines: Sequence[Line], credit: Mapping[tuple[str, str], tuple[CreditUse, ...]], treatment: str | None, as_of: int) -> Iterator[Invoice]:
     """The documents of a close, by legal entity and currency in the order of their first lines; where only credits pay, one without lines."""
-    paid = (place for place, uses in credit.items() if uses)
-    places = dict.fromkeys([*((one.key.legal_entity_id, one.key.currency) for one in lines), *paid])
+    places = dict.fromkeys([*((one.key.legal_entity_id, one.key.currency) for one in lines), *credit])
     for number, place in enumerate(places):
         mine = tuple(one for one in lines if (one.key.legal_entity_id, one.key.currency) == place)
         yield document(version, period, place, mine, credit.get(place, ()), account.issued + number, treatment, as_of)
@@ -48,14 +47,15 @@ def document(version: ContractVersion, period: Period, place: tuple[str, str], l
 
 
 def credit_uses(grants: Sequence[Grant], account: Account, after: Sequence[Burn], as_of: int) -> dict[tuple[str, str], tuple[CreditUse, ...]]:
-    """By legal entity and currency, what each grant paid more (or less) than before, and its balance."""
+    """By legal entity and currency where any grant paid more (or less) than before, what each did, and its balance."""
     left = balances(grants, after, account.broken)
     applied: dict[tuple[str, str], dict[str, int]] = {}
     for burns, sign in ((account.burns, -1), (after, 1)):
         for one in burns:
             uses = applied.setdefault((one.key.legal_entity_id, one.key.currency), {})
             uses[one.grant_id] = uses.get(one.grant_id, 0) + sign * one.amount
-    return {
+    found = {
         place: tuple(CreditUse(g.grant_id, uses[g.grant_id], shown(g, left[g.grant_id], as_of)) for g in grants if uses.get(g.grant_id))
         for place, uses in applied.items()
     }
+    return {place: uses for place, uses in found.items() if uses}

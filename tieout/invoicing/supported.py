@@ -39,8 +39,7 @@ def unsupported(timeline: Sequence[Interval], account: Account) -> str | None:
         found = problems(interval.version)
         if found:
             return f"version {interval.version.version}, {found[0].path}: {found[0].message}"
-    versions = {interval.version.version: interval.version for interval in timeline}
-    changed = calendar_problems([versions[number] for number in sorted(versions)]) + currency_problems(timeline) + _dated_back(timeline, account)
+    changed = calendar_problems(times.versions(timeline)) + currency_problems(timeline) + _dated_back(timeline, account)
     return f"{changed[0].path}: {changed[0].message}" if changed else None
 
 
@@ -49,11 +48,9 @@ def _dated_back(timeline: Sequence[Interval], account: Account) -> list[Problem]
 
     The period's usage is divided at the bound, and what waits beside it cannot be: its sums do not say on which side it lies.
     """
-    starts: dict[int, int] = {}
-    for interval in timeline:
-        starts.setdefault(interval.version.version, interval.start_us)
+    starts = times.beginnings(timeline)
     found, known = [], dict[tuple[str, str], datetime | None]()
-    for version in sorted({i.version.version: i.version for i in timeline}.values(), key=lambda one: one.version):
+    for version in times.versions(timeline):
         for place, credit in enumerate(version.credits):
             for name in ("effective_from", "expires_at"):
                 at = getattr(credit, name)

@@ -55,6 +55,17 @@ def numbered(timeline: Sequence[Interval], number: int, instant: int) -> Contrac
     return found or at(timeline, instant) or timeline[-1].version
 
 
+def versions(timeline: Sequence[Interval]) -> list[ContractVersion]:
+    """The versions that govern anywhere, by number."""
+    found = {i.version.version: i.version for i in timeline}
+    return [found[number] for number in sorted(found)]
+
+
+def beginnings(timeline: Sequence[Interval]) -> dict[int, int]:
+    """The instant from which on each version governs first, by number."""
+    return {i.version.version: i.start_us for i in reversed(timeline)}
+
+
 def stretches(timeline: Sequence[Interval], term: Callable[[ContractVersion], T | None]) -> list[Stretch[T]]:
     """The intervals whose version has a term, suspended ones too, terminated ones not."""
     found = ((i, term(i.version)) for i in timeline if i.version.status != "terminated")
