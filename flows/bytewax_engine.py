@@ -21,13 +21,30 @@ IDLE: Final = timedelta(seconds=IDLE_SECONDS)
 
 
 class _Run:
-    """What one run shares: the first failure, after which nothing is read or committed any more.
+    """What one run shares: the first failure, after which nothing is read or committed any more, and whose turn it is.
 
     An exception that crosses the engine ends the process with the engine's own words; this way the caller sees it.
+
+    One lot is on its way at a time, as in the local loop: the engine would read a lot of every partition before it
+    commits the first, and memory that is used again soon is cheaper than more of it. Sources that were put off take turns.
     """
 
     def __init__(self) -> None:
         self.failure: BaseException | None = None
+        self.under_way = False
+        self._put_off: dict[str, None] = {}
+
+    def may_read(self, name: str) -> bool:
+        """Whether a source may read now; one that may not is the next but those that were put off before it."""
+        if self.under_way or next(iter(self._put_off), name) != name:
+            self._put_off.setdefault(name)
+            return False
+        self._put_off.pop(name, None)
+        return True
+
+    def leave(self, name: str) -> None:
+        """A source that has ended takes no turn."""
+        self._put_off.pop(name, None)
 
 
 class _In(StatefulSourcePartition[tuple[str, Lot], None]):
@@ -36,15 +53,18 @@ class _In(StatefulSourcePartition[tuple[str, Lot], None]):
         self._idle = False
 
     def next_batch(self) -> list[tuple[str, Lot]]:
+        if self._run.failure is not None or self._source.ended:
+            self._run.leave(self._name)
+            raise StopIteration
         lot = None
-        if self._run.failure is None and not self._source.ended:
+        reads = self._run.may_read(self._name)
+        if reads:
             try:
                 lot = self._source.poll()
             except BaseException as failure:  # noqa: BLE001 - raised again by run
                 self._run.failure = failure
-        else:
-            raise StopIteration
-        self._idle = lot is None
+        self._idle = reads and lot is None
+        self._run.under_way |= lot is not None
         return [] if lot is None else [(self._name, lot)]
 
     def next_awake(self) -> datetime | None:
@@ -77,6 +97,7 @@ class _Out(StatefulSinkPartition[Prepared, None]):
                     self._cell.take(prepared)
                 except BaseException as failure:  # noqa: BLE001 - raised again by run
                     self._run.failure = failure
+            self._run.under_way = False
 
     def snapshot(self) -> None:
         return None
