@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, Final
 
 import pyarrow as pa
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flows import topics
@@ -129,7 +129,15 @@ class KafkaLog:
             if found is not None or start == reader.start:
                 break
         reader.close()
-        return pa.RecordBatch.from_pylist([], schema=segments.RECORDS) if found is None else found
+        if found is not None:
+            return found
+        if reader.start or self.place.has_positions(f"{self.place.installation}.{self.flow}", topic, self.partition):
+            msg = (
+                f"{reader.place}: is empty, although {self.flow} has committed there before; restore the topic from a backup, "
+                f"or start over under another --installation: going on would take all input for new"
+            )
+            raise SourceError(msg)
+        return pa.RecordBatch.from_pylist([], schema=segments.RECORDS)
 
     def commit(
         self, sequence: int, outputs: Mapping[str, pa.RecordBatch], positions: Mapping[str, int], replaces: str | None  # noqa: ARG002 - a place's signature
@@ -321,6 +329,16 @@ class KafkaPlace:
             {wanted: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=kafka.ANSWER_SECONDS
         )
         return _answered(asked, wanted, 0)
+
+    def has_positions(self, group: str, like: str, partition: int) -> bool:
+        """Whether a consumer group has positions in a partition of topics that have as many partitions as ``like``."""
+        try:
+            found = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=kafka.ANSWER_SECONDS)[group].result()
+        except KafkaException as error:
+            raise kafka.failed(error.args[0], f"{self.name}, group {group}", 0) from error
+        counts = self.topics()
+        alike = {self.physical(topic) for topic, count in counts.items() if count == counts[like]}
+        return any(one.partition == partition and one.topic in alike and one.offset >= 0 for one in found.topic_partitions)
 
     def first_at(self, topic: str, partition: int, instant: int) -> int | None:
         """The position of the first record of an instant or later; None where there is none."""
