@@ -130,11 +130,20 @@ def _encoded(column: pa.Array) -> pa.Array:
 def _map_sums(column: pa.MapArray) -> npt.NDArray[np.uint64]:
     offsets = column.offsets.to_numpy()
     first, last = int(offsets[0]), int(offsets[-1])
-    keys = ids.of_strings(pc.dictionary_encode(column.keys.slice(first, last - first)))
-    values = ids.of_strings(pc.dictionary_encode(column.items.slice(first, last - first)))
-    entries = np.append(ids.combine(keys, values)[:, 0], np.uint64(0))
-    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(entries, dtype=np.uint64)])
+    keys, values = (pc.dictionary_encode(part.slice(first, last - first)) for part in (column.keys, column.items))
+    running = np.zeros(last - first + 1, np.uint64)
+    np.cumsum(_pair_hashes(keys, values), out=running[1:])
     return running[offsets[1:] - first] - running[offsets[:-1] - first]
+
+
+def _pair_hashes(left: pa.DictionaryArray, right: pa.DictionaryArray) -> npt.NDArray[np.uint64]:
+    """64 bits of each row's ordered pair of words; once a pair of distinct words where these pairs are fewer than the rows."""
+    if len(left.dictionary) * len(right.dictionary) >= len(left):
+        return ids.combine(ids.of_strings(left), ids.of_strings(right))[:, 0]
+    n = len(right.dictionary)
+    first, second = ids.of_strings(left.dictionary), ids.of_strings(right.dictionary)
+    pairs = ids.combine(first.repeat(n, axis=0), np.tile(second, (len(first), 1)))[:, 0]
+    return pairs.take(left.indices.to_numpy().astype(np.int64) * n + right.indices.to_numpy())
 
 
 def _rare(column: pa.Array, place: int) -> npt.NDArray[np.uint64]:

@@ -268,7 +268,7 @@ def _price(work: Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lan
         meter = events["meter"]
         tariff[governed] = state.tariffs.solo(version[governed], meter.indices.to_numpy()[new[governed]], meter.dictionary.to_pylist())
     columnar = np.nonzero(tariff >= 0)[0]
-    fast = Fast.of(state.tariffs, new[columnar], rows[columnar], keys.take(columnar, axis=0), time[columnar], tariff[columnar])
+    fast = Fast.of(state.rater, new[columnar], rows[columnar], keys.take(columnar, axis=0), time[columnar], tariff[columnar])
     fast, done = _by_columns(work, events, fast)
     slow |= tariff < 0
     slow[columnar[~done]] = True
@@ -304,8 +304,7 @@ def _by_columns(work: Work, events: pa.RecordBatch, fast: Fast) -> tuple[Fast, M
     q = np.where(found.count, QUANTITY, quantity[fast.index])
     usual = found.count | (fits[fast.index] & (q <= found.safe))
     number = np.where(usual, found.price, -1)
-    chain = state.rater.chains.rows(fast.chain_keys)
-    priced = state.rater.chains.price(state.tariffs.table, chain, found.rank, number, q)
+    priced = state.rater.chains.price(state.tariffs.table, fast.line.chain, found.rank, number, q)
     work.counts.priced += int(priced.done.sum())
     return fast.priced(priced, found.count), priced.done
 

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from tieout import ids, money, wide
 from tieout.ids import Lanes
 from tieout.period import Calendar
-from tieout.rating.chains import Priced
+from tieout.rating.chains import Chains, Priced
+from tieout.rating.lines import Line
 from tieout.rating.moves import Amounts
-from tieout.rating.rater import Row, group_lanes
+from tieout.rating.rater import Rater, Row, group_lanes
 from tieout.rating.tariff import Tariffs
 from tieout.rating.tariff_columns import STATIC, TariffRows
 
@@ -69,20 +70,18 @@ class Fast:
     tariffs: TariffRows
     start: I64
     label: pa.Array
-    chain_keys: Lanes
-    correlation: Lanes
+    line: Line
     amount: pa.Array | None = None
     counted: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, tariffs: Tariffs, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":
+    def of(cls, rater: Rater, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":
         """Place the rows in their billing periods and chains."""
-        found = tariffs.charges.of(tariff)
-        start, label = _periods(tariffs.charges.calendars, found.calendar, time)
-        period = ids.of_integers(start)
-        correlation = ids.combine(ids.combine(found.correlation, NO_GROUP), period)
-        chain = ids.combine(ids.combine(found.chain, NO_GROUP), period)
-        return cls(index, row, keys, time, found, start, label, chain, correlation)
+        charges = rater.tariffs.charges
+        found = charges.of(tariff)
+        start, label = _periods(charges.calendars, found.calendar, time)
+        line = rater.lines.of(tariff, start, lambda rows: _line(rater.chains, found.take(rows), start[rows]))
+        return cls(index, row, keys, time, found, start, label, line)
 
     def priced(self, priced: Priced, counted: npt.NDArray[np.bool_]) -> "Fast":
         """Keep the rows that the kernel priced, with their amounts."""
@@ -97,17 +96,28 @@ class Fast:
         """Some of the rows, before they are priced."""
         return Fast(
             self.index[at], self.row[at], self.keys.take(at, axis=0), self.time[at], self.tariffs.take(at), self.start[at],
-            self.label.take(pa.array(at)), self.chain_keys.take(at, axis=0), self.correlation.take(at, axis=0),
+            self.label.take(pa.array(at)), self.line.take(at),
         )
+
+
+def _line(chains: Chains, tariffs: TariffRows, start: I64) -> Line:
+    """What lines of ungrouped charges have."""
+    period = ids.of_integers(start)
+    chain, correlation = (ids.combine(ids.combine(lanes, NO_GROUP), period) for lanes in (tariffs.chain, tariffs.correlation))
+    return Line(chains.rows(chain), correlation, tariffs.identity)
 
 
 def _periods(calendars: list[Calendar], code: npt.NDArray[np.signedinteger[Any]], time: I64) -> tuple[I64, pa.Array]:
     """The start and label of each row's billing period."""
     start, label = np.empty(len(time), np.int64), np.empty(len(time), np.int32)
     words: dict[str, int] = {}
-    for number in np.unique(code).tolist():
-        at = np.nonzero(code == number)[0]
+    used = np.flatnonzero(np.bincount(code)).tolist()
+    for number in used:
+        at = np.nonzero(code == number)[0] if len(used) > 1 else slice(None)
         periods = calendars[number].spanning(int(time[at].min()), int(time[at].max()))
+        if len(periods) == 1:
+            start[at], label[at] = periods[0].start_us, words.setdefault(periods[0].label, len(words))
+            continue
         starts = np.array([p.start_us for p in periods], np.int64)
         names = np.array([words.setdefault(p.label, len(words)) for p in periods], np.int32)
         place = np.searchsorted(starts, time[at], side="right") - 1
@@ -162,7 +172,8 @@ def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
 
 def _base(fast: Fast) -> Lanes:
     """What the ids of records come from besides their cause."""
-    return ids.combine(ids.combine(fast.keys, fast.tariffs.identity), ids.of_integers(fast.start))
+    start = fast.start[:1] if (fast.start == fast.start[:1]).all() else fast.start  # one period, nearly always
+    return ids.combine(ids.combine(fast.keys, fast.line.identity), ids.of_integers(start))
 
 
 def _columns(chosen: pa.RecordBatch, fast: Fast, rated: Lanes, cause: pa.Array, quantity: pa.Array, amount: pa.Array, event: pa.Array) -> pa.Table:
@@ -170,7 +181,7 @@ def _columns(chosen: pa.RecordBatch, fast: Fast, rated: Lanes, cause: pa.Array, 
     n, found = len(rated), fast.tariffs
     return pa.table({
         "rated_id": ids.hexadecimal(rated),
-        "correlation_id": ids.hexadecimal(fast.correlation),
+        "correlation_id": ids.hexadecimal(fast.line.correlation),
         "usage": pa.StructArray.from_arrays([chosen["source"], chosen["id"]], names=["source", "id"]),
         "cause": cause,
         **{name: chosen[name] if name in _OF_EVENTS else found.words(name) for name in STATIC},
