@@ -13,7 +13,7 @@ one by ``change``. Source: docs/semantics.md section 4 (the running quantity, te
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from tieout.rating.adjustments import Price
 from tieout.rating.kernel import PriceTable
 
 I64 = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger[Any]]
 _NONE: Final = -(2**63)
 _SAFE: Final = 2**62
 _WIDE: Final = 2**29
@@ -110,13 +111,13 @@ class Chains:
         n = len(chain)
         order, c = sorted_rows(chain)
         r, q, p = rank.take(order), quantity.take(order), number.take(order)
-        first = _firsts(c)
+        first = firsts(c)
         held = self._held(c[first])
         able = self._able(held, r, q, p, first)
         if not able.all():
             keep = np.repeat(able, np.diff(first, append=n))
             order, c, r, q, p = order[keep], c[keep], r[keep], q[keep], p[keep]
-            first = _firsts(c)
+            first = firsts(c)
             held = self._held(c[first])
         done, high, low = np.zeros(n, np.bool_), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         if len(c):
@@ -338,14 +339,14 @@ class Chains:
         return self._exact_flags.rows
 
 
-def sorted_rows(keys: I64) -> tuple[I64, I64]:
+def sorted_rows(keys: Ints) -> tuple[I64, I64]:
     """The rows in the order of their keys (0 to 2^31), equal ones as they come; and the keys in that order."""
     bits = np.int64(len(keys).bit_length())
-    both = np.sort(keys << bits | np.arange(len(keys)))  # a sort of integers that carry their row is faster than one of rows
+    both = np.sort(keys.astype(np.int64) << bits | np.arange(len(keys)))  # a sort of integers that carry their row is faster than one of rows
     return both & ((1 << bits) - 1), both >> bits
 
 
-def _firsts(keys: I64) -> I64:
+def firsts(keys: I64) -> I64:
     """Where each run of equal keys begins."""
     return np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.empty(0, np.int64)
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from tieout import ids, money, wide
 from tieout.ids import Lanes
 from tieout.period import Calendar
-from tieout.rating.chains import Chains, Priced
+from tieout.rating.chains import Chains, Priced, firsts, sorted_rows
 from tieout.rating.lines import Line
 from tieout.rating.moves import Amounts
 from tieout.rating.rater import Rater, Row, group_lanes
@@ -372,17 +372,13 @@ def _fields(column: pa.StructArray) -> list[pa.Array]:
 
 
 def _amounts(table: pa.Table) -> dict[str, int]:
-    """The exact sum of the amounts of each currency."""
+    """The exact sum of the amounts of each currency; the table has rows."""
     currency = table["currency"].combine_chunks()
     encoded = currency if pa.types.is_dictionary(currency.type) else currency.dictionary_encode()
-    high, low = wide.lanes_of(table["amount"].combine_chunks())
-    codes = encoded.indices.to_numpy()
-    out = {}
-    for code, name in enumerate(encoded.dictionary.to_pylist()):
-        at = codes == code
-        if at.any():
-            out[name] = wide.total(high[at], low[at])
-    return out
+    order, codes = sorted_rows(encoded.indices.to_numpy())
+    first = firsts(codes)
+    names = encoded.dictionary.take(pa.array(codes[first])).to_pylist()
+    return dict(zip(names, wide.signed_sums(wide.lanes_of(table["amount"].combine_chunks()), order, first), strict=True))
 
 
 def _empty() -> pa.Table:
