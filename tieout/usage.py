@@ -81,7 +81,7 @@ def key_lanes(key: EventKey) -> tuple[int, int]:
 
 def identities(source: pa.Array, event_id: pa.Array) -> Lanes:
     """The hash of (source, id), row by row."""
-    return ids.combine(ids.of_strings(pc.dictionary_encode(source)), ids.of_strings(event_id))
+    return ids.combine(ids.of_strings(_encoded(source)), ids.of_strings(event_id))
 
 
 def clocks(start: int, time: I64, record_time: I64, counts: Mask) -> I64:
@@ -123,14 +123,31 @@ def content_digests(events: pa.RecordBatch, customers: Lanes | None = None) -> n
     return out
 
 
-def _encoded(column: pa.Array) -> pa.Array:
-    return column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+def _encoded(column: pa.Array) -> pa.DictionaryArray:
+    """A column's words as codes; a column of one word, as of an attribute that all events have alike, is compared and not looked up."""
+    if pa.types.is_dictionary(column.type):
+        return column
+    if _alike(column):
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(column), np.int32)), column.slice(0, 1))
+    return pc.dictionary_encode(column)
+
+
+def _alike(column: pa.Array) -> bool:
+    """Whether all rows of a column are surely the same word: each as long as the one before it, byte by byte the same."""
+    if column.type != pa.string() or not len(column) or column.null_count:
+        return False
+    ends = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
+    size = int(ends[1] - ends[0])
+    if not size or (np.diff(ends) != size).any():
+        return False
+    raw = np.frombuffer(column.buffers()[2], np.uint8)[ends[0] : ends[-1]]
+    return bool((raw[size:] == raw[:-size]).all())
 
 
 def _map_sums(column: pa.MapArray) -> npt.NDArray[np.uint64]:
     offsets = column.offsets.to_numpy()
     first, last = int(offsets[0]), int(offsets[-1])
-    keys, values = (pc.dictionary_encode(part.slice(first, last - first)) for part in (column.keys, column.items))
+    keys, values = (_encoded(part.slice(first, last - first)) for part in (column.keys, column.items))
     running = np.zeros(last - first + 1, np.uint64)
     np.cumsum(_pair_hashes(keys, values), out=running[1:])
     return running[offsets[1:] - first] - running[offsets[:-1] - first]

@@ -153,9 +153,7 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: F
 
 def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
     n = len(fast.index)
-    chosen = events.select(_USED)
-    if n < events.num_rows:
-        chosen = chosen.take(pa.array(fast.index))
+    chosen = events.select(_USED) if n == events.num_rows else _chosen(events, fast.index)
     rated = ids.combine(_base(fast), ids.of_rows([_CAUSES["usage"]]))
     quantity, other = chosen["quantity"], pa.nulls(n, _EVENT.field("quantity").type)
     if fast.counted is not None and fast.counted.any():
@@ -168,6 +166,13 @@ def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
     )
     event = pa.StructArray.from_arrays([pa.array(positions[fast.row]), other, chosen["attributes"], chosen["contract_id"], chosen["amount"]], names=_FACTS)
     return _columns(chosen, fast, rated, cause, quantity, fast.amount, event)
+
+
+def _chosen(events: pa.RecordBatch, rows: I64) -> pa.RecordBatch:
+    """What is used of some events; a column in which nothing is given is not looked through."""
+    at = pa.array(rows)
+    columns = [pa.nulls(len(at), column.type) if column.null_count == len(column) else column.take(at) for column in map(events.column, _USED)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([events.schema.field(name) for name in _USED]))
 
 
 def _base(fast: Fast) -> Lanes:
