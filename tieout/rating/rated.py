@@ -103,7 +103,8 @@ class Fast:
 def _line(chains: Chains, tariffs: TariffRows, start: I64) -> Line:
     """What lines of ungrouped charges have."""
     period = ids.of_integers(start)
-    chain, correlation = (ids.combine(ids.combine(lanes, NO_GROUP), period) for lanes in (tariffs.chain, tariffs.correlation))
+    correlation = ids.combine(ids.combine(tariffs.correlation, NO_GROUP), period)
+    chain = ids.combine(ids.combine(tariffs.chain, NO_GROUP), period) if tariffs.by_version.any() else correlation
     return Line(chains.rows(chain), correlation, tariffs.identity)
 
 
@@ -351,7 +352,7 @@ def _parents(tariffs: Tariffs, rows: list[Row]) -> list[str | None]:
 
 
 def _constant(word: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([word]))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([word]), safe=False)
 
 
 def _plain(table: pa.Table) -> pa.Table:
