@@ -101,25 +101,26 @@ def coded(events: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def content_digests(events: pa.RecordBatch, customers: Lanes | None = None) -> npt.NDArray[np.uint64]:
-    """64 bits over what an event says besides its identity: resolved fields in a fixed order, decimals normalised.
+    """64 bits over what an event says besides its identity: resolved fields, decimals normalised.
 
-    ``customers`` are the hashes of the customers where they are known already.
+    ``customers`` are the hashes of the distinct customers where they are known already.
 
-    Map entries enter by a sum over their hashes, so their order does not matter; a field that is null adds nothing,
-    so a field added later counts only where it is given.
+    Fields enter by a sum over their hashes, each with its place, and so do map entries, whose order does not matter; a
+    field that is null adds nothing, so a field added later counts only where it is given.
     """
-    quantity_high, quantity_low = wide.lanes_of(events["quantity"])
-    given = events["quantity"].is_valid().to_numpy(zero_copy_only=False)
-    words = np.stack([np.where(given, quantity_high, 0), np.where(given, quantity_low, 1 << 63)], axis=1)
+    numbers = np.stack(wide.lanes_of(events["quantity"]), axis=1)
+    if events["quantity"].null_count:
+        numbers[events["quantity"].is_null().to_numpy(zero_copy_only=False)] = 0, 1 << 63
     time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
-    digest = ids.combine(ids.of_integers(time), words.astype(np.uint64))
-    digest = ids.combine(digest, ids.of_strings(_encoded(events["customer_id"])) if customers is None else customers)
-    digest = ids.combine(digest, ids.of_strings(_encoded(events["meter"])))
-    out = digest[:, 0] + _map_sums(events["attributes"])
+    out = ids.combine(ids.of_integers(time), numbers)[:, 0] + _map_sums(events["attributes"])
+    for place, name in enumerate(("customer_id", "meter")):
+        column = _encoded(events[name])
+        words = customers if name == "customer_id" and customers is not None else ids.of_strings(column.dictionary)
+        out += ids.combine(words, ids.of_integers(np.array([place])))[:, 0].take(column.indices.to_numpy())
     for place, name in enumerate(("contract_id", "amount", "corrects", "voids")):
         column = events[name]
         if column.null_count < len(column):
-            out = out + _rare(column, place)
+            out += _rare(column, place)
     return out
 
 

@@ -86,7 +86,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)
     customers = words.take(events["customer_id"].indices.to_numpy(), axis=0)
-    keys, digests = combine(customers, identities(events["source"], events["id"])), content_digests(events, customers)
+    keys, digests = combine(customers, identities(events["source"], events["id"])), content_digests(events, words)
     verdicts = state.seen.judge(
         _some(keys, kept), _some(digests, kept), _some(_times(events), kept), _some(clock, rows), _some(batch.positions, rows)
     )

@@ -23,15 +23,15 @@ _HALF_DAYS: Final = np.int64(36)  # a shift of microseconds
 
 
 class Line(NamedTuple):
-    """What lines have, one a row: the chain, the correlation, and what names rated records besides their usage, period and cause."""
+    """What lines have, one a row: the chain, the correlation, and what names the records of its usage besides the usage itself."""
 
     chain: I64
     correlation: Lanes
-    identity: Lanes
+    usage: Lanes
 
     def take(self, rows: I64) -> "Line":
         """Some of them."""
-        return Line(self.chain.take(rows), self.correlation.take(rows, axis=0), self.identity.take(rows, axis=0))
+        return Line(self.chain.take(rows), self.correlation.take(rows, axis=0), self.usage.take(rows, axis=0))
 
 
 class Lines:

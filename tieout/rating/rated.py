@@ -3,8 +3,8 @@
 In: the rows that the kernel priced, as columns, and the rows that were priced one by one. Out: one table in the order
 of the batch's rows, an event's own record before the carries that follow from it, and the amounts by currency.
 
-``rated_id`` hashes (usage, contract, version, charge, billing period, cause), ``correlation_id`` (contract, charge,
-group, billing period). Source: docs/semantics.md section 1 (identity), docs/interfaces.md (rated usage).
+``rated_id`` hashes (usage, (((contract, charge, version), billing period), cause)), so that all but the usage is had from
+its line; ``correlation_id`` (contract, charge, group, billing period). Source: docs/semantics.md section 1 (identity), docs/interfaces.md (rated usage).
 """
 
 from collections.abc import Sequence
@@ -105,7 +105,7 @@ def _line(chains: Chains, tariffs: TariffRows, start: I64) -> Line:
     period = ids.of_integers(start)
     correlation = ids.combine(ids.combine(tariffs.correlation, NO_GROUP), period)
     chain = ids.combine(ids.combine(tariffs.chain, NO_GROUP), period) if tariffs.by_version.any() else correlation
-    return Line(chains.rows(chain), correlation, tariffs.identity)
+    return Line(chains.rows(chain), correlation, ids.combine(ids.combine(tariffs.identity, period), ids.of_rows([_CAUSES["usage"]])))
 
 
 def _periods(calendars: list[Calendar], code: npt.NDArray[np.signedinteger[Any]], time: I64) -> tuple[I64, pa.Array]:
@@ -155,7 +155,7 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: F
 def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
     n = len(fast.index)
     chosen = events.select(_USED) if n == events.num_rows else _chosen(events, fast.index)
-    rated = ids.combine(_base(fast), ids.of_rows([_CAUSES["usage"]]))
+    rated = ids.combine(fast.keys, fast.line.usage)
     quantity, other = chosen["quantity"], pa.nulls(n, _EVENT.field("quantity").type)
     if fast.counted is not None and fast.counted.any():
         other = pc.if_else(pa.array(fast.counted), quantity, other)
@@ -176,10 +176,9 @@ def _chosen(events: pa.RecordBatch, rows: I64) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema([events.schema.field(name) for name in _USED]))
 
 
-def _base(fast: Fast) -> Lanes:
-    """What the ids of records come from besides their cause."""
-    start = fast.start[:1] if (fast.start == fast.start[:1]).all() else fast.start  # one period, nearly always
-    return ids.combine(ids.combine(fast.keys, fast.line.identity), ids.of_integers(start))
+def _caused(fast: Fast, causes: Lanes) -> Lanes:
+    """The ids of records by their causes, one a row or one for all."""
+    return ids.combine(fast.keys, ids.combine(ids.combine(fast.tariffs.identity, ids.of_integers(fast.start)), causes))
 
 
 def _columns(chosen: pa.RecordBatch, fast: Fast, rated: Lanes, cause: pa.Array, quantity: pa.Array, amount: pa.Array, event: pa.Array) -> pa.Table:
@@ -228,7 +227,7 @@ def moved_tables(moved: Moved) -> tuple[list[pa.Table], Lanes]:
     """The two records of each moved event, and the ids of the first ones."""
     cause_lanes = ids.of_rows([reprice_cause(moved.ref)])
     n = moved.events.num_rows
-    names = [ids.combine(_base(fast), cause_lanes) for fast in moved.fast]
+    names = [_caused(fast, cause_lanes) for fast in moved.fast]
     cause = pa.StructArray.from_arrays(
         [_constant("reprice", n), pa.array([moved.ref] * n, pa.string()), pa.nulls(n, pa.string()), *(pa.array(v.astype(np.int32)) for v in moved.versions)],
         fields=list(_CAUSE),
@@ -243,7 +242,7 @@ def moved_tables(moved: Moved) -> tuple[list[pa.Table], Lanes]:
 def carried_table(carried: Carried) -> pa.Table:
     """A carry for each event whose leaving and entering moved a term between."""
     n = carried.events.num_rows
-    rated = ids.combine(_base(carried.fast), ids.combine(ids.of_rows([_CAUSES["carry"]]), carried.causes))
+    rated = _caused(carried.fast, ids.combine(ids.of_rows([_CAUSES["carry"]]), carried.causes))
     cause = pa.StructArray.from_arrays(
         [_constant("carry", n), ids.hexadecimal(carried.causes), pa.nulls(n, pa.string()), pa.nulls(n, pa.int32()), pa.nulls(n, pa.int32())], fields=list(_CAUSE)
     )
@@ -309,7 +308,6 @@ def _facts(row: Row) -> dict[str, Any] | None:
 
 def row_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
     """The rated ids of single rows: first what events and corrections caused, then the carries that follow."""
-    base = _bases(tariffs, rows)
     causes = []
     parents = [row.parent for row in rows if row.parent is not None]
     known = dict(zip(map(id, parents), _own_ids(tariffs, parents).tolist(), strict=True)) if parents else {}
@@ -318,11 +316,11 @@ def row_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
             causes.append(tuple(ids.combine(ids.of_rows([_CAUSES["carry"]]), ids.of_rows([known[id(row.parent)]]))[0].tolist()))
         else:
             causes.append(_own_cause(row))
-    return ids.combine(base, ids.of_rows(causes))
+    return _ids(tariffs, rows, ids.of_rows(causes))
 
 
 def _own_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
-    return ids.combine(_bases(tariffs, rows), ids.of_rows([_own_cause(row) for row in rows]))
+    return _ids(tariffs, rows, ids.of_rows([_own_cause(row) for row in rows]))
 
 
 def _own_cause(row: Row) -> tuple[int, int]:
@@ -336,13 +334,13 @@ def reprice_cause(ref: str) -> ids.Pair:
     return ids.lanes(("cause", "reprice", ref))
 
 
-def _bases(tariffs: Tariffs, rows: list[Row]) -> Lanes:
+def _ids(tariffs: Tariffs, rows: list[Row], causes: Lanes) -> Lanes:
     number = np.array([row.tariff.number for row in rows], np.int64)
     customer = pa.array([row.tariff.contract.customer_id for row in rows])
     source, name = pa.array([row.key.source for row in rows]), pa.array([row.key.event_id for row in rows])
     keys = ids.combine(ids.of_strings(customer), ids.combine(ids.of_strings(source), ids.of_strings(name)))
-    usage = ids.combine(keys, tariffs.charges.lanes("identity", number))
-    return ids.combine(usage, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
+    period = ids.of_integers(np.array([row.period.start_us for row in rows], np.int64))
+    return ids.combine(keys, ids.combine(ids.combine(tariffs.charges.lanes("identity", number), period), causes))
 
 
 def _parents(tariffs: Tariffs, rows: list[Row]) -> list[str | None]:
