@@ -24,7 +24,7 @@ from tieout.repricing_jobs import Job, Jobs
 from tieout.usage import NO_CLOCK, UsageEvent
 from tieout.usage_stage import Entry, Result, UsageState, restore_entry
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FULL: Final = "full"
 REJECTS: Final = "rejects"
 JOBS: Final = "jobs"

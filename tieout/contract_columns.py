@@ -187,25 +187,29 @@ class ContractColumns:
         where the only one has no version in force at the time.
         """
         known = self.customers.find_hashes(customers)
-        sole = np.where(known == NONE, NO_CUSTOMER, self._sole.rows[known] if len(self._sole) else NO_CUSTOMER)
-        contract = sole[code]
-        out = contract.astype(np.int64)
-        known = np.nonzero(contract >= 0)[0]
-        if not len(known):
+        sole = np.where(known == NONE, NO_CUSTOMER, self._sole.rows[known] if len(self._sole) else NO_CUSTOMER).astype(np.int64)
+        out = np.where(sole < 0, sole, NO_CONTRACT).take(code)
+        if not len(self._intervals) or not (sole >= 0).any():
             return out
-        c, t = contract[known], time[known]
-        own = self._contracts.rows.take(c, axis=0).astype(np.int64)
-        first, count = own[:, 0], own[:, 1]
-        lines = self._intervals.rows
-        low, high = first, first + count  # the last interval that starts at or before t, by halving
+        first, count = self._contracts.rows.take(np.maximum(sole, 0), axis=0).T[:2].astype(np.int64)
+        holds = (sole >= 0) & (count > 0)
+        lines = self._intervals.rows.take(np.where(holds, first + count - 1, 0).take(code), axis=0)
+        earlier = np.flatnonzero(lines[:, 0] > time)  # than the contract's last interval
+        if len(earlier):
+            at = code[earlier]
+            lines[earlier] = self._line_at(first[at], count[at], time[earlier])
+        inside = (lines[:, 0] <= time) & (time < lines[:, 1])
+        return np.where(inside if holds.all() else inside & holds.take(code), lines[:, 2], out)
+
+    def _line_at(self, first: I64, count: I64, t: I64) -> I64:
+        """The last interval that starts at or before each instant, by halving; the first one where none does."""
+        lines, low, high = self._intervals.rows, first, first + count  # of contracts without any the next one's is of no use
         for _ in range(int(count.max(initial=0)).bit_length()):
             middle = (low + high) >> 1
             inside = low < high
             right = inside & (lines[np.minimum(middle, len(lines) - 1), 0] <= t)
             low, high = np.where(right, middle + 1, low), np.where(inside & ~right, middle, high)
-        line = lines.take(np.maximum(low - 1, first), axis=0)
-        out[known] = np.where((low > first) & (line[:, 1] > t), line[:, 2], NO_CONTRACT)
-        return out
+        return lines.take(np.minimum(np.maximum(low - 1, first), len(lines) - 1), axis=0)
 
     def _own(self, customer: int, contract: int) -> None:
         """Give a customer a contract."""

@@ -13,7 +13,7 @@ is never rehashed. Its memory is bounded by what is remembered (10.7 bytes an id
 that while a new table is still empty); where the rows themselves lie is the store's business.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -47,6 +47,10 @@ class Entries(NamedTuple):
     def slice(self, start: int, end: int) -> "Entries":
         """Some of them."""
         return Entries(self.keys[start:end], self.digest[start:end], self.remembered_at[start:end], self.position[start:end])
+
+    def take(self, rows: I64) -> "Entries":
+        """Those of some rows."""
+        return Entries(self.keys.take(rows, axis=0), self.digest.take(rows), self.remembered_at.take(rows), self.position.take(rows))
 
     def rows(self) -> Rows:
         """As rows to store."""
@@ -111,38 +115,37 @@ class Seen:
         remembered = np.maximum(time, clock)
         given = Entries(keys, digest, remembered, position)
         batch = hashed(keys)
-        stands = given.rows()  # the delivery that stands for each row: itself, an earlier one of the batch, a stored one
-        new = np.ones(len(keys), np.bool_)
         again, earlier = _repeats(keys, batch)
-        stands[again], new[again] = stands[earlier], False
         known, stored = self._find(keys, batch)
-        stands[known], new[known] = stored, False
-        kind = np.where(new, NEW, np.where(stands["digest"] == digest, DUPLICATE, CONFLICT)).astype(np.int8)
-        forgotten = ~new & (stands["remembered_at"] < clock - self.horizon)
+        kind, first, forgotten = np.full(len(keys), NEW, np.int8), position.copy(), np.zeros(len(keys), np.bool_)
+        for rows, stands in ((again, given.take(earlier).rows()), (known, stored)):  # what is stored stands before what the batch has
+            kind[rows] = np.where(stands["digest"] == digest[rows], DUPLICATE, CONFLICT)
+            first[rows] = stands["position"]
+            forgotten[rows] = stands["remembered_at"] < clock[rows] - self.horizon
         if forgotten.any():
             chosen = np.isin(batch.spread, batch.spread[forgotten[batch.order]])
-            self._judge_forgotten(np.sort(batch.order[chosen]), known, given, clock, stands, kind)
-            new = kind == NEW
-        entries = Entries(keys.compress(new, axis=0), digest[new], remembered[new], position[new])
+            held = dict(zip(known.tolist(), stored, strict=True))
+            self._judge_forgotten(np.sort(batch.order[chosen]), held, given, clock, kind, first)
+        new = kind == NEW
+        entries = given.take(np.flatnonzero(new))
         self._remember(entries, batch.of(new), np.cumsum(new) - 1)
-        return Verdicts(kind, stands["position"].copy(), entries)
+        return Verdicts(kind, first, entries)
 
-    def _judge_forgotten(self, rows: I64, known: I64, given: Entries, clock: I64, stands: Rows, kind: npt.NDArray[np.int8]) -> None:
+    def _judge_forgotten(self, rows: I64, held: Mapping[int, np.void], given: Entries, clock: I64, kind: npt.NDArray[np.int8], position: I64) -> None:
         """All rows of ids that were forgotten before one of them: seldom, so one by one in row order."""
         own = given.rows()
-        stored = set(known.tolist())
         met: dict[bytes, np.void] = {}
         for row in rows.tolist():
             name = given.keys[row].tobytes()
-            if row in stored:
-                met.setdefault(name, stands[row].copy())
+            if row in held:
+                met.setdefault(name, held[row])
             first = met.get(name)
             if first is None or first["remembered_at"] < clock[row] - self.horizon:
                 first = met[name] = own[row]
                 kind[row] = NEW
             else:
                 kind[row] = DUPLICATE if first["digest"] == own[row]["digest"] else CONFLICT
-            stands[row] = first
+            position[row] = first["position"]
 
     def restore(self, entries: Entries) -> None:
         """Remember what earlier commits wrote; of several entries of a key the last counts."""

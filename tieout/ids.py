@@ -26,8 +26,10 @@ _IC1, _IC2, _IC3, _IC4 = int(_C1), int(_C2), int(_C3), int(_C4)
 _IF1, _IF2, _IG1, _IG2 = int(_F1), int(_F2), int(_G1), int(_G2)
 _S33, _S30, _S27, _S31 = U64(33), U64(30), U64(27), U64(31)
 _SEED, _M, _U24, _U13, _U15 = np.uint32(0x9747B28C), np.uint32(0x5BD1E995), np.uint32(24), np.uint32(13), np.uint32(15)
-_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)[np.arange(1 << 16)[:, None] >> np.array([12, 8, 4, 0]) & 15].view(np.uint32).ravel()
-"""The text of two bytes."""
+_HEX: Final = np.frombuffer(b"0123456789abcdef", np.uint8)[np.arange(1 << 16)[:, None] >> np.array([4, 0, 12, 8]) & 15].view(np.uint32).ravel()
+"""The text of two bytes, the lower one first."""
+_AT_A_TIME: Final = 4096
+"""Strings that are Python's for a moment: few enough to be let go before they leave the cache."""
 
 
 class EventKey(NamedTuple):
@@ -73,7 +75,8 @@ def of_strings(column: pa.Array) -> Lanes:
     digest = xxhash.xxh3_128_digest  # one C call a row: no vectorised hash of strings is stable between releases
     if raw.null_count:
         return np.frombuffer(b"".join([bytes(16) if v is None else digest(v) for v in raw.to_pylist()]), "<u8").reshape(-1, 2)
-    return np.frombuffer(b"".join(map(digest, raw.to_pylist())), "<u8").reshape(-1, 2)
+    parts = [b"".join(map(digest, raw.slice(at, _AT_A_TIME).to_pylist())) for at in range(0, len(raw), _AT_A_TIME)]
+    return np.frombuffer(b"".join(parts), "<u8").reshape(-1, 2)
 
 
 def of_integers(values: npt.NDArray[np.int64]) -> Lanes:
@@ -122,8 +125,7 @@ def pair_of(left: Pair, right: Pair) -> Pair:
 def hexadecimal(hashes: Lanes) -> pa.Array:
     """Hashes as a column of 32-digit strings."""
     n = len(hashes)
-    pairs = np.ascontiguousarray(hashes).view(np.uint16).reshape(n, 2, 4)[:, :, ::-1]  # a lane's high bytes come first
-    data = _HEX.take(pairs)
+    data = _HEX.take(hashes.astype(">u8").view("<u2"))  # a lane's high bytes come first
     offsets = np.arange(0, 32 * n + 1, 32, dtype=np.int32)
     return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data))
 

@@ -202,9 +202,9 @@ def _move(work: Work, part: Slice, rows: I64, time: I64, old: I64, new: I64) -> 
     given = pc.coalesce(event.field("quantity"), records["quantity"])
     quantity, fits = wide.narrow(given)
     minus, index = np.full(len(rows), -1, np.int64), np.arange(len(rows))
-    fasts = tuple(Fast.of(state.tariffs, index, minus, keys, time, tariff) for tariff in (old, new))
+    fasts = tuple(Fast.of(state.rater, index, minus, keys, time, tariff) for tariff in (old, new))
     quantities = tuple(np.where(fast.tariffs.count, QUANTITY, quantity) for fast in fasts)
-    chains = [state.rater.chains.rows(fast.chain_keys) for fast in fasts]
+    chains = [fast.line.chain for fast in fasts]
     able = fits & (quantity >= 0) & (chains[0] == chains[1])
     for fast, each in zip(fasts, quantities, strict=True):
         able &= ~fast.tariffs.by_version & (fast.tariffs.price >= 0) & (each <= fast.tariffs.safe)
@@ -268,5 +268,5 @@ def _carried(
     at = np.nonzero((amounts.high != 0) | (amounts.low != 0))[0]
     chosen = members[at]
     other = np.full(len(chosen), _sibling(work, tariff, version), np.int64)
-    fast = Fast.of(work.state.tariffs, np.arange(len(chosen)), np.full(len(chosen), -1, np.int64), keys[chosen], time[chosen], other)
+    fast = Fast.of(work.state.rater, np.arange(len(chosen)), np.full(len(chosen), -1, np.int64), keys[chosen], time[chosen], other)
     return carried_table(Carried(events.take(pa.array(chosen)), fast, amounts.take(at), names[chosen]))

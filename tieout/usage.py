@@ -81,7 +81,7 @@ def key_lanes(key: EventKey) -> tuple[int, int]:
 
 def identities(source: pa.Array, event_id: pa.Array) -> Lanes:
     """The hash of (source, id), row by row."""
-    return ids.combine(ids.of_strings(pc.dictionary_encode(source)), ids.of_strings(event_id))
+    return ids.combine(ids.of_strings(_encoded(source)), ids.of_strings(event_id))
 
 
 def clocks(start: int, time: I64, record_time: I64, counts: Mask) -> I64:
@@ -101,40 +101,67 @@ def coded(events: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def content_digests(events: pa.RecordBatch, customers: Lanes | None = None) -> npt.NDArray[np.uint64]:
-    """64 bits over what an event says besides its identity: resolved fields in a fixed order, decimals normalised.
+    """64 bits over what an event says besides its identity: resolved fields, decimals normalised.
 
-    ``customers`` are the hashes of the customers where they are known already.
+    ``customers`` are the hashes of the distinct customers where they are known already.
 
-    Map entries enter by a sum over their hashes, so their order does not matter; a field that is null adds nothing,
-    so a field added later counts only where it is given.
+    Fields enter by a sum over their hashes, each with its place, and so do map entries, whose order does not matter; a
+    field that is null adds nothing, so a field added later counts only where it is given.
     """
-    quantity_high, quantity_low = wide.lanes_of(events["quantity"])
-    given = events["quantity"].is_valid().to_numpy(zero_copy_only=False)
-    words = np.stack([np.where(given, quantity_high, 0), np.where(given, quantity_low, 1 << 63)], axis=1)
+    numbers = np.stack(wide.lanes_of(events["quantity"]), axis=1)
+    if events["quantity"].null_count:
+        numbers[events["quantity"].is_null().to_numpy(zero_copy_only=False)] = 0, 1 << 63
     time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
-    digest = ids.combine(ids.of_integers(time), words.astype(np.uint64))
-    digest = ids.combine(digest, ids.of_strings(_encoded(events["customer_id"])) if customers is None else customers)
-    digest = ids.combine(digest, ids.of_strings(_encoded(events["meter"])))
-    out = digest[:, 0] + _map_sums(events["attributes"])
+    out = ids.combine(ids.of_integers(time), numbers)[:, 0] + _map_sums(events["attributes"])
+    for place, name in enumerate(("customer_id", "meter")):
+        column = _encoded(events[name])
+        words = customers if name == "customer_id" and customers is not None else ids.of_strings(column.dictionary)
+        out += ids.combine(words, ids.of_integers(np.array([place])))[:, 0].take(column.indices.to_numpy())
     for place, name in enumerate(("contract_id", "amount", "corrects", "voids")):
         column = events[name]
         if column.null_count < len(column):
-            out = out + _rare(column, place)
+            out += _rare(column, place)
     return out
 
 
-def _encoded(column: pa.Array) -> pa.Array:
-    return column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+def _encoded(column: pa.Array) -> pa.DictionaryArray:
+    """A column's words as codes; a column of one word, as of an attribute that all events have alike, is compared and not looked up."""
+    if pa.types.is_dictionary(column.type):
+        return column
+    if _alike(column):
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(column), np.int32)), column.slice(0, 1), safe=False)
+    return pc.dictionary_encode(column)
+
+
+def _alike(column: pa.Array) -> bool:
+    """Whether all rows of a column are surely the same word: each as long as the one before it, byte by byte the same."""
+    if column.type != pa.string() or not len(column) or column.null_count:
+        return False
+    ends = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
+    size = int(ends[1] - ends[0])
+    if not size or (np.diff(ends) != size).any():
+        return False
+    raw = np.frombuffer(column.buffers()[2], np.uint8)[ends[0] : ends[-1]]
+    return bool((raw[size:] == raw[:-size]).all())
 
 
 def _map_sums(column: pa.MapArray) -> npt.NDArray[np.uint64]:
     offsets = column.offsets.to_numpy()
     first, last = int(offsets[0]), int(offsets[-1])
-    keys = ids.of_strings(pc.dictionary_encode(column.keys.slice(first, last - first)))
-    values = ids.of_strings(pc.dictionary_encode(column.items.slice(first, last - first)))
-    entries = np.append(ids.combine(keys, values)[:, 0], np.uint64(0))
-    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(entries, dtype=np.uint64)])
+    keys, values = (_encoded(part.slice(first, last - first)) for part in (column.keys, column.items))
+    running = np.zeros(last - first + 1, np.uint64)
+    np.cumsum(_pair_hashes(keys, values), out=running[1:])
     return running[offsets[1:] - first] - running[offsets[:-1] - first]
+
+
+def _pair_hashes(left: pa.DictionaryArray, right: pa.DictionaryArray) -> npt.NDArray[np.uint64]:
+    """64 bits of each row's ordered pair of words; once a pair of distinct words where these pairs are fewer than the rows."""
+    if len(left.dictionary) * len(right.dictionary) >= len(left):
+        return ids.combine(ids.of_strings(left), ids.of_strings(right))[:, 0]
+    n = len(right.dictionary)
+    first, second = ids.of_strings(left.dictionary), ids.of_strings(right.dictionary)
+    pairs = ids.combine(first.repeat(n, axis=0), np.tile(second, (len(first), 1)))[:, 0]
+    return pairs.take(left.indices.to_numpy().astype(np.int64) * n + right.indices.to_numpy())
 
 
 def _rare(column: pa.Array, place: int) -> npt.NDArray[np.uint64]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ __all__ = ["DAY", "HOUR", "Entry", "Limits", "Result", "UsageBatch", "UsageState
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     """
     state.clock = max(state.clock, batch.tick)
     batch, (kept, clock, rejected) = _until_paused(state, batch, _admitted(state, batch))
-    rows = batch.rows[kept]
+    rows = _some(batch.rows, kept)
     counts = Counts(received=batch.size)
     work = Work(state, batch, counts, clock)
     state.rater.rows = []
@@ -85,13 +86,12 @@ def step(state: UsageState, batch: UsageBatch, versions: Sequence[ContractVersio
     events = coded(batch.events)
     words = of_strings(events["customer_id"].dictionary)
     customers = words.take(events["customer_id"].indices.to_numpy(), axis=0)
-    keys = combine(customers, identities(events["source"], events["id"])).take(kept, axis=0)
+    keys, digests = combine(customers, identities(events["source"], events["id"])), content_digests(events, words)
     verdicts = state.seen.judge(
-        keys, content_digests(events, customers)[kept], _times(events)[kept], clock[rows], batch.positions[rows]
+        _some(keys, kept), _some(digests, kept), _some(_times(events), kept), _some(clock, rows), _some(batch.positions, rows)
     )
     _refuse_repeats(work, events, kept, verdicts.kind, verdicts.first_position)
-    new = verdicts.kind == NEW
-    fast = _price(work, events, kept[new], keys.compress(new, axis=0), words)
+    fast = _price(work, events, kept[verdicts.kind == NEW], verdicts.entries.keys, words)
     if state.jobs.began == NO_CLOCK and state.totals.received == state.totals.rejected and len(kept):
         state.jobs.begin(int(clock[rows[0]]) - state.limits.horizon)
     state.clock = int(clock[-1]) if len(clock) else state.clock
@@ -139,6 +139,11 @@ def one_by_one(state: UsageState, events: Sequence[UsageEvent], clock: I64) -> S
 @cache
 def _no_events() -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=EVENTS)
+
+
+def _some(values: npt.NDArray[_Kind], rows: I64) -> npt.NDArray[_Kind]:
+    """The values of some rows, which rise: all of them, nearly always."""
+    return values if len(rows) == len(values) else values.take(rows, axis=0)
 
 
 def _times(events: pa.RecordBatch) -> I64:
@@ -259,16 +264,16 @@ def _price(work: Work, events: pa.RecordBatch, new: I64, keys: Lanes, words: Lan
     ``words`` are the hashes of the distinct customers.
     """
     state, batch = work.state, work.batch
-    customers, time, rows = events["customer_id"], _times(events)[new], batch.rows[new]
-    version = state.tariffs.tag(words, customers.indices.to_numpy()[new], time)
-    slow = (version == SEVERAL) | _one_by_one(work, events, customers)[new]
+    customers, time, rows = events["customer_id"], _some(_times(events), new), _some(batch.rows, new)
+    version = state.tariffs.tag(words, _some(customers.indices.to_numpy(), new), time)
+    slow = (version == SEVERAL) | _some(_one_by_one(work, events, customers), new)
     tariff = np.full(len(rows), -1, np.int64)
     governed = np.nonzero((version >= 0) & ~slow)[0]
     if len(governed):
         meter = events["meter"]
-        tariff[governed] = state.tariffs.solo(version[governed], meter.indices.to_numpy()[new[governed]], meter.dictionary.to_pylist())
+        tariff[governed] = state.tariffs.solo(_some(version, governed), meter.indices.to_numpy().take(_some(new, governed)), meter.dictionary.to_pylist())
     columnar = np.nonzero(tariff >= 0)[0]
-    fast = Fast.of(state.tariffs, new[columnar], rows[columnar], keys.take(columnar, axis=0), time[columnar], tariff[columnar])
+    fast = Fast.of(state.rater, _some(new, columnar), _some(rows, columnar), _some(keys, columnar), _some(time, columnar), _some(tariff, columnar))
     fast, done = _by_columns(work, events, fast)
     slow |= tariff < 0
     slow[columnar[~done]] = True
@@ -301,11 +306,10 @@ def _by_columns(work: Work, events: pa.RecordBatch, fast: Fast) -> tuple[Fast, M
     """Price rows with the kernel; the mask says which it did, the others it left."""
     state, found = work.state, fast.tariffs
     quantity, fits = wide.narrow(events["quantity"])
-    q = np.where(found.count, QUANTITY, quantity[fast.index])
-    usual = found.count | (fits[fast.index] & (q <= found.safe))
+    q = np.where(found.count, QUANTITY, _some(quantity, fast.index))
+    usual = found.count | (_some(fits, fast.index) & (q <= found.safe))
     number = np.where(usual, found.price, -1)
-    chain = state.rater.chains.rows(fast.chain_keys)
-    priced = state.rater.chains.price(state.tariffs.table, chain, found.rank, number, q)
+    priced = state.rater.chains.price(state.tariffs.table, fast.line.chain, found.rank, number, q)
     work.counts.priced += int(priced.done.sum())
     return fast.priced(priced, found.count), priced.done
 

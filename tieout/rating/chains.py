@@ -13,7 +13,7 @@ one by ``change``. Source: docs/semantics.md section 4 (the running quantity, te
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,11 @@ from tieout.rating.adjustments import Price
 from tieout.rating.kernel import PriceTable
 
 I64 = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger[Any]]
 _NONE: Final = -(2**63)
 _SAFE: Final = 2**62
+_WIDE: Final = 2**29
+"""A sum of the upper 32 bits of quantities, one for each of them added: below it the quantities' sum is surely safe."""
 
 
 @dataclass(slots=True)
@@ -105,29 +108,35 @@ class Chains:
         ``number`` is the row's price in the table (-1 where it has none), ``quantity`` 0 or more. A chain is priced
         whole or not at all: one row that the kernel cannot do leaves all rows of its chain to ``change``.
         """
-        order = np.argsort(chain, kind="stable")
-        c, r, q, p = chain[order], rank[order], quantity[order], number[order]
-        first = np.nonzero(np.r_[True, c[1:] != c[:-1]])[0] if len(c) else np.empty(0, np.int64)
-        sizes = np.diff(np.r_[first, len(c)])
-        held = self._held(c[first])
-        falls = np.zeros(len(c), np.int64)
-        falls[1:] = (r[1:] < r[:-1]) & (c[1:] == c[:-1])
-        falls += (p < 0) | (q < 0)
-        falls[first] += r[first] < held.top
-        size_high = np.add.reduceat(q >> 32, first) + (held.total >> 32) + sizes if len(c) else first
-        good = (np.add.reduceat(falls, first) == 0) & (size_high < 2**29) & ~self._is_exact[held.chain] if len(c) else first
-        keep = np.repeat(good.astype(np.bool_), sizes)
-        if not keep.all():
-            order, c, r, q, p = order[keep], c[keep], r[keep], q[keep], p[keep]
-            first = np.nonzero(np.r_[True, c[1:] != c[:-1]])[0] if len(c) else np.empty(0, np.int64)
-            sizes = np.diff(np.r_[first, len(c)])
-            held = self._held(c[first])
         n = len(chain)
+        order, c = sorted_rows(chain)
+        r, q, p = rank.take(order), quantity.take(order), number.take(order)
+        first = firsts(c)
+        held = self._held(c[first])
+        able = self._able(held, r, q, p, first)
+        if not able.all():
+            keep = np.repeat(able, np.diff(first, append=n))
+            order, c, r, q, p = order[keep], c[keep], r[keep], q[keep], p[keep]
+            first = firsts(c)
+            held = self._held(c[first])
         done, high, low = np.zeros(n, np.bool_), np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         if len(c):
             done[order] = True
-            high[order], low[order] = self._telescope(table, held, r, q, p, first, sizes)
+            high[order], low[order] = self._telescope(table, held, r, q, p, first, np.diff(first, append=len(c)))
         return Priced(done, high, low)
+
+    def _able(self, held: "_Held", r: I64, q: I64, p: I64, first: I64) -> npt.NDArray[np.bool_]:
+        """Which chains the kernel can price: rows sorted by chain, each with a price, of rising rank, and no sum too large."""
+        bad = (p < 0) | (q < 0)
+        falls = r[1:] < r[:-1]
+        falls[first[1:] - 1] = False  # between two chains
+        bad[1:] |= falls
+        bad[first] |= r[first] < held.top
+        able, whole = ~self._is_exact[held.chain], q >> 32
+        if bad.any() or int(whole.sum()) + len(q) + int(held.total.max(initial=0) >> 32) >= _WIDE:  # else every chain is in order, none too large
+            able &= ~np.logical_or.reduceat(bad, first)
+            able &= np.add.reduceat(whole, first) + (held.total >> 32) + np.diff(first, append=len(q)) < _WIDE
+        return able
 
     def _telescope(
         self, table: PriceTable, held: "_Held", r: I64, q: I64, p: I64, first: I64, sizes: I64
@@ -328,6 +337,18 @@ class Chains:
     def _is_exact(self) -> npt.NDArray[np.bool_]:
         """Which chains are too large for ``int64``."""
         return self._exact_flags.rows
+
+
+def sorted_rows(keys: Ints) -> tuple[I64, I64]:
+    """The rows in the order of their keys (0 to 2^31), equal ones as they come; and the keys in that order."""
+    bits = np.int64(len(keys).bit_length())
+    both = np.sort(keys.astype(np.int64) << bits | np.arange(len(keys)))  # a sort of integers that carry their row is faster than one of rows
+    return both & ((1 << bits) - 1), both >> bits
+
+
+def firsts(keys: I64) -> I64:
+    """Where each run of equal keys begins."""
+    return np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.empty(0, np.int64)
 
 
 def values(terms: list[Term], price_of: Callable[[int], Price], from_rank: int) -> list[int]:

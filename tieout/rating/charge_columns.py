@@ -61,6 +61,11 @@ class Charges:
         self._prices = Column(np.int32)
         self._solo: dict[int, tuple[Column, Column]] = {}
 
+    @property
+    def layouts(self) -> int:
+        """How many layouts there are; they are numbered from 0."""
+        return len(self._layout_first)
+
     def of_shapes(self, name: str, shapes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """One of the numbers of ``SHAPE`` of shapes."""
         return self._shapes[name].rows[shapes]

@@ -45,8 +45,7 @@ class PriceTable:
 
     def __init__(self) -> None:
         self._known = Recurring()
-        self._pieces = Column(np.int64, 3)  # up to, slope, base
-        self._longest = 1
+        self._up_to, self._pieces = Column(np.int64), Column(np.int64, 2)  # of each piece its bound, and its slope and base
         self._neat = 0
         self._general = _General()
 
@@ -71,8 +70,8 @@ class PriceTable:
         if len(self._pieces) + len(up_to) > _GENERAL:
             msg = f"a partition has more than {_GENERAL} tiers of distinct prices; use more partitions, or share prices in rate cards"
             raise OverflowError(msg)
-        self._pieces.extend(np.stack([up_to, slope, base], axis=1))
-        self._longest = max(self._longest, int(sizes.max(initial=1)))
+        self._up_to.extend(up_to)
+        self._pieces.extend(np.stack([slope, base], axis=1))
         self._neat += len(sizes)
         return first
 
@@ -96,14 +95,13 @@ class PriceTable:
         return high, low
 
     def _neat_at(self, numbers: I64, quantities: I64) -> tuple[wide.U64, wide.U64]:
-        pieces, at = self._pieces.rows, numbers
-        for _ in range(self._longest - 1):
-            over = quantities > pieces[at, 0]
-            if not over.any():
-                break
-            at = at + over
-        found = pieces.take(at, axis=0)
-        return neat_amounts(quantities, found[:, 1], found[:, 2])
+        at, up_to = numbers.copy(), self._up_to.rows
+        over = np.flatnonzero(quantities > up_to.take(at))
+        while len(over):  # a price's last piece is open
+            at[over] += 1
+            over = over[quantities[over] > up_to.take(at[over])]
+        found = self._pieces.rows.take(at, axis=0)
+        return neat_amounts(quantities, found[:, 0], found[:, 1])
 
 
 def neat_amounts(quantities: I64, slope: I64, base: I64) -> tuple[wide.U64, wide.U64]:

@@ -3,8 +3,8 @@
 In: the rows that the kernel priced, as columns, and the rows that were priced one by one. Out: one table in the order
 of the batch's rows, an event's own record before the carries that follow from it, and the amounts by currency.
 
-``rated_id`` hashes (usage, contract, version, charge, billing period, cause), ``correlation_id`` (contract, charge,
-group, billing period). Source: docs/semantics.md section 1 (identity), docs/interfaces.md (rated usage).
+``rated_id`` hashes (usage, (((contract, charge, version), billing period), cause)), so that all but the usage is had from
+its line; ``correlation_id`` (contract, charge, group, billing period). Source: docs/semantics.md section 1 (identity), docs/interfaces.md (rated usage).
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from tieout import ids, money, wide
 from tieout.ids import Lanes
 from tieout.period import Calendar
-from tieout.rating.chains import Priced
+from tieout.rating.chains import Chains, Priced, firsts, sorted_rows
+from tieout.rating.lines import Line
 from tieout.rating.moves import Amounts
-from tieout.rating.rater import Row, group_lanes
+from tieout.rating.rater import Rater, Row, group_lanes
 from tieout.rating.tariff import Tariffs
 from tieout.rating.tariff_columns import STATIC, TariffRows
 
@@ -69,20 +70,18 @@ class Fast:
     tariffs: TariffRows
     start: I64
     label: pa.Array
-    chain_keys: Lanes
-    correlation: Lanes
+    line: Line
     amount: pa.Array | None = None
     counted: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, tariffs: Tariffs, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":
+    def of(cls, rater: Rater, index: I64, row: I64, keys: Lanes, time: I64, tariff: I64) -> "Fast":
         """Place the rows in their billing periods and chains."""
-        found = tariffs.charges.of(tariff)
-        start, label = _periods(tariffs.charges.calendars, found.calendar, time)
-        period = ids.of_integers(start)
-        correlation = ids.combine(ids.combine(found.correlation, NO_GROUP), period)
-        chain = ids.combine(ids.combine(found.chain, NO_GROUP), period)
-        return cls(index, row, keys, time, found, start, label, chain, correlation)
+        charges = rater.tariffs.charges
+        found = charges.of(tariff)
+        start, label = _periods(charges.calendars, found.calendar, time)
+        line = rater.lines.of(tariff, start, lambda rows: _line(rater.chains, found.take(rows), start[rows]))
+        return cls(index, row, keys, time, found, start, label, line)
 
     def priced(self, priced: Priced, counted: npt.NDArray[np.bool_]) -> "Fast":
         """Keep the rows that the kernel priced, with their amounts."""
@@ -97,17 +96,29 @@ class Fast:
         """Some of the rows, before they are priced."""
         return Fast(
             self.index[at], self.row[at], self.keys.take(at, axis=0), self.time[at], self.tariffs.take(at), self.start[at],
-            self.label.take(pa.array(at)), self.chain_keys.take(at, axis=0), self.correlation.take(at, axis=0),
+            self.label.take(pa.array(at)), self.line.take(at),
         )
+
+
+def _line(chains: Chains, tariffs: TariffRows, start: I64) -> Line:
+    """What lines of ungrouped charges have."""
+    period = ids.of_integers(start)
+    correlation = ids.combine(ids.combine(tariffs.correlation, NO_GROUP), period)
+    chain = ids.combine(ids.combine(tariffs.chain, NO_GROUP), period) if tariffs.by_version.any() else correlation
+    return Line(chains.rows(chain), correlation, ids.combine(ids.combine(tariffs.identity, period), ids.of_rows([_CAUSES["usage"]])))
 
 
 def _periods(calendars: list[Calendar], code: npt.NDArray[np.signedinteger[Any]], time: I64) -> tuple[I64, pa.Array]:
     """The start and label of each row's billing period."""
     start, label = np.empty(len(time), np.int64), np.empty(len(time), np.int32)
     words: dict[str, int] = {}
-    for number in np.unique(code).tolist():
-        at = np.nonzero(code == number)[0]
+    used = np.flatnonzero(np.bincount(code)).tolist()
+    for number in used:
+        at = np.nonzero(code == number)[0] if len(used) > 1 else slice(None)
         periods = calendars[number].spanning(int(time[at].min()), int(time[at].max()))
+        if len(periods) == 1:
+            start[at], label[at] = periods[0].start_us, words.setdefault(periods[0].label, len(words))
+            continue
         starts = np.array([p.start_us for p in periods], np.int64)
         names = np.array([words.setdefault(p.label, len(words)) for p in periods], np.int32)
         place = np.searchsorted(starts, time[at], side="right") - 1
@@ -143,10 +154,8 @@ def rated_rows(tariffs: Tariffs, events: pa.RecordBatch, positions: I64, fast: F
 
 def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
     n = len(fast.index)
-    chosen = events.select(_USED)
-    if n < events.num_rows:
-        chosen = chosen.take(pa.array(fast.index))
-    rated = ids.combine(_base(fast), ids.of_rows([_CAUSES["usage"]]))
+    chosen = events.select(_USED) if n == events.num_rows else _chosen(events, fast.index)
+    rated = ids.combine(fast.keys, fast.line.usage)
     quantity, other = chosen["quantity"], pa.nulls(n, _EVENT.field("quantity").type)
     if fast.counted is not None and fast.counted.any():
         other = pc.if_else(pa.array(fast.counted), quantity, other)
@@ -160,9 +169,16 @@ def _fast_table(events: pa.RecordBatch, positions: I64, fast: Fast) -> pa.Table:
     return _columns(chosen, fast, rated, cause, quantity, fast.amount, event)
 
 
-def _base(fast: Fast) -> Lanes:
-    """What the ids of records come from besides their cause."""
-    return ids.combine(ids.combine(fast.keys, fast.tariffs.identity), ids.of_integers(fast.start))
+def _chosen(events: pa.RecordBatch, rows: I64) -> pa.RecordBatch:
+    """What is used of some events; a column in which nothing is given is not looked through."""
+    at = pa.array(rows)
+    columns = [pa.nulls(len(at), column.type) if column.null_count == len(column) else column.take(at) for column in map(events.column, _USED)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([events.schema.field(name) for name in _USED]))
+
+
+def _caused(fast: Fast, causes: Lanes) -> Lanes:
+    """The ids of records by their causes, one a row or one for all."""
+    return ids.combine(fast.keys, ids.combine(ids.combine(fast.tariffs.identity, ids.of_integers(fast.start)), causes))
 
 
 def _columns(chosen: pa.RecordBatch, fast: Fast, rated: Lanes, cause: pa.Array, quantity: pa.Array, amount: pa.Array, event: pa.Array) -> pa.Table:
@@ -170,7 +186,7 @@ def _columns(chosen: pa.RecordBatch, fast: Fast, rated: Lanes, cause: pa.Array, 
     n, found = len(rated), fast.tariffs
     return pa.table({
         "rated_id": ids.hexadecimal(rated),
-        "correlation_id": ids.hexadecimal(fast.correlation),
+        "correlation_id": ids.hexadecimal(fast.line.correlation),
         "usage": pa.StructArray.from_arrays([chosen["source"], chosen["id"]], names=["source", "id"]),
         "cause": cause,
         **{name: chosen[name] if name in _OF_EVENTS else found.words(name) for name in STATIC},
@@ -211,7 +227,7 @@ def moved_tables(moved: Moved) -> tuple[list[pa.Table], Lanes]:
     """The two records of each moved event, and the ids of the first ones."""
     cause_lanes = ids.of_rows([reprice_cause(moved.ref)])
     n = moved.events.num_rows
-    names = [ids.combine(_base(fast), cause_lanes) for fast in moved.fast]
+    names = [_caused(fast, cause_lanes) for fast in moved.fast]
     cause = pa.StructArray.from_arrays(
         [_constant("reprice", n), pa.array([moved.ref] * n, pa.string()), pa.nulls(n, pa.string()), *(pa.array(v.astype(np.int32)) for v in moved.versions)],
         fields=list(_CAUSE),
@@ -226,7 +242,7 @@ def moved_tables(moved: Moved) -> tuple[list[pa.Table], Lanes]:
 def carried_table(carried: Carried) -> pa.Table:
     """A carry for each event whose leaving and entering moved a term between."""
     n = carried.events.num_rows
-    rated = ids.combine(_base(carried.fast), ids.combine(ids.of_rows([_CAUSES["carry"]]), carried.causes))
+    rated = _caused(carried.fast, ids.combine(ids.of_rows([_CAUSES["carry"]]), carried.causes))
     cause = pa.StructArray.from_arrays(
         [_constant("carry", n), ids.hexadecimal(carried.causes), pa.nulls(n, pa.string()), pa.nulls(n, pa.int32()), pa.nulls(n, pa.int32())], fields=list(_CAUSE)
     )
@@ -292,7 +308,6 @@ def _facts(row: Row) -> dict[str, Any] | None:
 
 def row_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
     """The rated ids of single rows: first what events and corrections caused, then the carries that follow."""
-    base = _bases(tariffs, rows)
     causes = []
     parents = [row.parent for row in rows if row.parent is not None]
     known = dict(zip(map(id, parents), _own_ids(tariffs, parents).tolist(), strict=True)) if parents else {}
@@ -301,11 +316,11 @@ def row_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
             causes.append(tuple(ids.combine(ids.of_rows([_CAUSES["carry"]]), ids.of_rows([known[id(row.parent)]]))[0].tolist()))
         else:
             causes.append(_own_cause(row))
-    return ids.combine(base, ids.of_rows(causes))
+    return _ids(tariffs, rows, ids.of_rows(causes))
 
 
 def _own_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
-    return ids.combine(_bases(tariffs, rows), ids.of_rows([_own_cause(row) for row in rows]))
+    return _ids(tariffs, rows, ids.of_rows([_own_cause(row) for row in rows]))
 
 
 def _own_cause(row: Row) -> tuple[int, int]:
@@ -319,13 +334,13 @@ def reprice_cause(ref: str) -> ids.Pair:
     return ids.lanes(("cause", "reprice", ref))
 
 
-def _bases(tariffs: Tariffs, rows: list[Row]) -> Lanes:
+def _ids(tariffs: Tariffs, rows: list[Row], causes: Lanes) -> Lanes:
     number = np.array([row.tariff.number for row in rows], np.int64)
     customer = pa.array([row.tariff.contract.customer_id for row in rows])
     source, name = pa.array([row.key.source for row in rows]), pa.array([row.key.event_id for row in rows])
     keys = ids.combine(ids.of_strings(customer), ids.combine(ids.of_strings(source), ids.of_strings(name)))
-    usage = ids.combine(keys, tariffs.charges.lanes("identity", number))
-    return ids.combine(usage, ids.of_integers(np.array([row.period.start_us for row in rows], np.int64)))
+    period = ids.of_integers(np.array([row.period.start_us for row in rows], np.int64))
+    return ids.combine(keys, ids.combine(ids.combine(tariffs.charges.lanes("identity", number), period), causes))
 
 
 def _parents(tariffs: Tariffs, rows: list[Row]) -> list[str | None]:
@@ -335,7 +350,7 @@ def _parents(tariffs: Tariffs, rows: list[Row]) -> list[str | None]:
 
 
 def _constant(word: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([word]))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([word]), safe=False)
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -361,17 +376,13 @@ def _fields(column: pa.StructArray) -> list[pa.Array]:
 
 
 def _amounts(table: pa.Table) -> dict[str, int]:
-    """The exact sum of the amounts of each currency."""
+    """The exact sum of the amounts of each currency; the table has rows."""
     currency = table["currency"].combine_chunks()
     encoded = currency if pa.types.is_dictionary(currency.type) else currency.dictionary_encode()
-    high, low = wide.lanes_of(table["amount"].combine_chunks())
-    codes = encoded.indices.to_numpy()
-    out = {}
-    for code, name in enumerate(encoded.dictionary.to_pylist()):
-        at = codes == code
-        if at.any():
-            out[name] = wide.total(high[at], low[at])
-    return out
+    order, codes = sorted_rows(encoded.indices.to_numpy())
+    first = firsts(codes)
+    names = encoded.dictionary.take(pa.array(codes[first])).to_pylist()
+    return dict(zip(names, wide.signed_sums(wide.lanes_of(table["amount"].combine_chunks()), order, first), strict=True))
 
 
 def _empty() -> pa.Table:

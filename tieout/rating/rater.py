@@ -21,6 +21,7 @@ from tieout.rating.adjustments import QUANTITY, Price
 from tieout.rating.chains import Chains, Moved
 from tieout.rating.kept import Kept, Value
 from tieout.rating.levels import Level, LevelEvent
+from tieout.rating.lines import Lines
 from tieout.rating.tariff import Group, Tariff, Tariffs, period_day_of, version_of
 from tieout.rating.walk import Walk, Walked
 from tieout.usage import UsageEvent
@@ -86,6 +87,7 @@ class Rater:
     tariffs: Tariffs
     governing: GoverningVersion
     chains: Chains = field(default_factory=Chains)
+    lines: Lines = field(default_factory=Lines)
     walks: dict[tuple[object, ...], Walk] = field(default_factory=dict)
     kept: dict[tuple[object, ...], Kept] = field(default_factory=dict)
     levels: dict[tuple[object, ...], Level] = field(default_factory=dict)

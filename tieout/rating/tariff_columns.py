@@ -116,12 +116,17 @@ class Columns:
         ``meter`` is the place of each row's meter among the distinct ``meters``.
         """
         own = self._versions.rows.take(version, axis=0)
-        slot = np.full(len(version), NONE, np.int64)
-        for code, name in enumerate(meters):
-            at = np.nonzero(meter == code)[0]
-            slot[at] = self.charges.solo(own[at, 1], name)
-        slot[self.of_terms("active", own[:, 0]) == 0] = NONE
-        return np.where(slot == NONE, NONE, version << SLOT_BITS | slot)
+        layout, count = own[:, 1], self.charges.layouts
+        if count * len(meters) <= len(version):  # fewer than the rows, nearly always: once a layout and meter
+            slots = np.concatenate([self.charges.solo(np.arange(count), name) for name in meters])
+            slot = slots.take(meter.astype(np.int64) * count + layout)
+        else:
+            slot = np.full(len(version), NONE, np.int64)
+            for code, name in enumerate(meters):
+                at = np.nonzero(meter == code)[0]
+                slot[at] = self.charges.solo(layout[at], name)
+        known = (slot != NONE) & (self.of_terms("active", own[:, 0]) != 0)
+        return np.where(known, version << SLOT_BITS | slot, NONE)
 
     def levels(self, version: int, meter: str) -> bool:
         """Whether a meter is a level under a version."""
