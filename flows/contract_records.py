@@ -5,18 +5,22 @@ a row describes, validated as strictly as the document was. The usage flow takes
 compressed, so that a version can be seen whole again while somebody looks at it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from flows import codecs
 from schemas import catalog
-from tieout import contract_documents, ids, payment_terms
+from tieout import contract_documents, ids, payment_terms, whole_contracts
 from tieout.contract_batch import ContractBatch
-from tieout.contracts import ContractVersion, GraduatedPercentage, parse_contract
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 SCHEMA: Final = "contract_version"
 BLOCK: Final = 64
@@ -29,7 +33,7 @@ class ContractRecordError(ValueError):
 
 def encode(versions: list[ContractVersion]) -> pa.Array:
     """Versions as framed values."""
-    rows = [_row(version) for version in versions]
+    rows = [_row(payment_terms.settled(version)) for version in versions]
     return codecs.encode(SCHEMA, pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema(SCHEMA)))
 
 
@@ -40,7 +44,7 @@ def decode(values: pa.Array) -> list[ContractVersion]:
 
 def versions(rows: pa.RecordBatch) -> list[ContractVersion]:
     """The versions of decoded rows; ContractRefused where one is invalid."""
-    return [parse_contract(document) for document in contract_documents.documents(rows)]
+    return whole_contracts.versions(contract_documents.documents(rows))
 
 
 class KeptRecords:
@@ -70,7 +74,7 @@ class KeptRecords:
         if record is None:
             msg = f"contract record {place} was read by columns and cannot be read alone; this is a bug in the codec"
             raise AssertionError(msg)
-        return parse_contract(contract_documents.document(record))
+        return whole_contracts.versions([contract_documents.document(record)])[0]
 
     def several(self, places: Sequence[int]) -> list[ContractVersion]:
         """The versions of records, read together: a hundred times cheaper each than one alone."""
@@ -108,11 +112,9 @@ def _columns(values: pa.Array) -> pa.RecordBatch:
 
 def _row(value: Any) -> Any:
     """A part of a document as plain values; a price's figures keep their names, but tiers of rates have their own."""
-    if isinstance(value, ContractVersion):
-        value = payment_terms.settled(value)
     if is_dataclass(value):
         row = {field.name: _row(getattr(value, field.name)) for field in fields(value)}
-        if isinstance(value, GraduatedPercentage):
+        if row.get("model") == "graduated_percentage":
             row["rate_tiers"] = row.pop("tiers")
         return row
     if isinstance(value, tuple):

@@ -10,9 +10,11 @@ Only charges that the kernel may price have a price number: sums and counts of o
 Source: docs/semantics.md sections 3 (rate cards) and 4.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from tieout import content, contract_documents, ids, masks
+from tieout import content, contract_documents, ids, masks, whole_contracts
 from tieout.column import Column
-from tieout.contracts import Charge, parse_charges
 from tieout.key_index import KeyIndex
 from tieout.names import NONE, Names
 from tieout.rating.adjustments import LinearPrice, compile_price
@@ -30,6 +31,9 @@ from tieout.rating.kernel import PriceTable
 from tieout.rating.kinds import KINDS, in_kernel, kind_of, kinds_of
 from tieout.rating.neat import neat
 from tieout.recurring import Recurring
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -149,8 +153,9 @@ class Charges:
         numbers = np.full(len(items), NONE, np.int64)
         numbers[found.rows] = self.table.put_neat(found.sizes, found.up_to, found.slope, found.base)
         odd = np.setdiff1d(np.arange(len(items)), found.rows)
-        prices = [compile_price(charge) for charge in parse_charges(contract_documents.charges(items.take(pa.array(odd))))]
-        numbers[odd] = [self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices]
+        if len(odd):
+            prices = map(compile_price, whole_contracts.charges(contract_documents.charges(items.take(pa.array(odd)))))
+            numbers[odd] = [self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices]
         return numbers
 
     def _price_of(self, charge: Charge) -> int:
