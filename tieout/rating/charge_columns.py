@@ -54,6 +54,26 @@ class Listed(NamedTuple):
     prices: I64
 
 
+class _Lists:
+    """Lists of numbers, or of rows of them, that lie one after the other."""
+
+    def __init__(self, values: npt.NDArray[Any], sizes: I64) -> None:
+        self._values, self._sizes = values, sizes
+        self._ends = np.cumsum(sizes)
+
+    def hashes(self) -> ids.Lanes:
+        """The hash of each list: its values' bytes."""
+        ends = np.append(0, self._ends) * self._values.strides[0]
+        return ids.of_strings(pa.Array.from_buffers(pa.large_binary(), len(self._sizes), [None, pa.py_buffer(ends), pa.py_buffer(self._values)]))
+
+    def of(self, rows: I64) -> npt.NDArray[Any]:
+        """Some of the lists one after the other."""
+        lengths = self._sizes[rows]
+        first = (self._ends - self._sizes)[rows]
+        at = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return self._values.take(at, axis=0)
+
+
 class Charges:
     """Shapes, layouts and price lists of one partition."""
 
@@ -103,10 +123,12 @@ class Charges:
         kernel = np.nonzero(self.of_shapes("flags", shape) & KERNEL)[0]
         price = np.full(len(items), NONE, np.int32)
         price[kernel] = self._prices_of(items if len(kernel) == len(items) else items.take(pa.array(kernel)))
-        layout, fresh = self._layout_index.upsert(_list_hashes(shape, sizes))
+        shapes, prices = _Lists(shape, sizes), _Lists(price, sizes)
+        layout, fresh = self._layout_index.upsert(shapes.hashes())
         new = np.nonzero(fresh)[0]
-        self._add_layouts(*_lists_of(new[np.argsort(layout[new])], shape, sizes))
-        return Listed(layout, self._lists.all(_list_hashes(price, sizes), lambda rows: self._add_lists(*_lists_of(rows, price, sizes))))
+        new = new[np.argsort(layout[new])]
+        self._add_layouts(shapes.of(new), sizes[new])
+        return Listed(layout, self._lists.all(prices.hashes(), lambda rows: self._add_lists(prices.of(rows), sizes[rows])))
 
     def take_one(self, charges: Sequence[Charge]) -> tuple[int, int]:
         """Number the charges of one version: its layout, and where its price list begins."""
@@ -143,20 +165,26 @@ class Charges:
         return number
 
     def _prices_of(self, items: pa.StructArray) -> I64:
-        """The number of each price in the kernel's table, NONE where it cannot be there."""
-        parts = ["price", "unit_conversion", "included_quantity", "discount_percent", "maximum"]
-        contents = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
-        return self.table.numbers(contents, lambda rows: self._put_prices(items if len(rows) == len(items) else items.take(pa.array(rows))))
-
-    def _put_prices(self, items: pa.StructArray) -> I64:
+        """The number of each price in the kernel's table, NONE where it cannot be there. Neat ones are equal where their pieces are."""
         found = neat(items)
         numbers = np.full(len(items), NONE, np.int64)
-        numbers[found.rows] = self.table.put_neat(found.sizes, found.up_to, found.slope, found.base)
-        odd = np.setdiff1d(np.arange(len(items)), found.rows)
-        if len(odd):
-            prices = map(compile_price, whole_contracts.charges(contract_documents.charges(items.take(pa.array(odd)))))
-            numbers[odd] = [self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices]
+        pieces = _Lists(found.pieces, found.sizes)
+        numbers[found.rows] = self.table.numbers(pieces.hashes(), lambda rows: self.table.put_neat(found.sizes[rows], pieces.of(rows)))
+        rest = np.ones(len(items), np.bool_)
+        rest[found.rows] = False
+        if rest.any():
+            numbers[rest] = self._odd_prices_of(items.filter(pa.array(rest)))
         return numbers
+
+    def _odd_prices_of(self, items: pa.StructArray) -> I64:
+        """The same for prices that are not neat, which are equal where their content is."""
+        parts = ["price", "unit_conversion", "included_quantity", "discount_percent", "maximum"]
+        contents = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
+        return self.table.numbers(contents, lambda rows: self._put_prices(items.take(pa.array(rows))))
+
+    def _put_prices(self, items: pa.StructArray) -> I64:
+        prices = map(compile_price, whole_contracts.charges(contract_documents.charges(items)))
+        return np.array([self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices], np.int64)
 
     def _price_of(self, charge: Charge) -> int:
         price = compile_price(charge)
@@ -189,20 +217,6 @@ class Charges:
             layouts, slots = self._solo.setdefault(name, (Column(np.int32), Column(np.int32)))
             layouts.extend(layout[mine])
             slots.extend(slot[mine])
-
-
-def _list_hashes(values: npt.NDArray[np.int32], sizes: I64) -> ids.Lanes:
-    """The hash of each list: its values' bytes."""
-    ends = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes * 4, out=ends[1:])
-    return ids.of_strings(pa.Array.from_buffers(pa.large_binary(), len(sizes), [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(values))]))
-
-
-def _lists_of(rows: I64, values: npt.NDArray[np.int32], sizes: I64) -> tuple[npt.NDArray[np.int32], I64]:
-    """Some of the lists one after the other, and their sizes."""
-    lengths, first = sizes[rows], (np.cumsum(sizes) - sizes)[rows]
-    at = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-    return values[at], lengths
 
 
 def _hash(raw: bytes) -> tuple[int, int]:

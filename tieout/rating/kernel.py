@@ -65,13 +65,13 @@ class PriceTable:
         """Take a price in, whether it is known or not; its number."""
         return _GENERAL + self._general.add(price) if _fits(price) else -1
 
-    def put_neat(self, sizes: I64, up_to: I64, slope: I64, base: I64) -> I64:
-        """The same for neat prices: each has ``sizes`` pieces, which lie one after the other, the last open."""
+    def put_neat(self, sizes: I64, pieces: I64) -> I64:
+        """The same for neat prices: each has ``sizes`` pieces (up to, slope, base), which lie one after the other, the last open."""
         first = np.cumsum(sizes) - sizes + len(self._pieces)
-        if len(self._pieces) + len(up_to) > _GENERAL:
+        if len(self._pieces) + len(pieces) > _GENERAL:
             msg = f"a partition has more than {_GENERAL} tiers of distinct prices; use more partitions, or share prices in rate cards"
             raise OverflowError(msg)
-        self._pieces.extend(np.stack([up_to, slope, base], axis=1))
+        self._pieces.extend(pieces)
         self._longest = max(self._longest, int(sizes.max(initial=1)))
         self._neat += len(sizes)
         return first
