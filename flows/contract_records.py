@@ -33,7 +33,7 @@ class ContractRecordError(ValueError):
 
 def encode(versions: list[ContractVersion]) -> pa.Array:
     """Versions as framed values."""
-    rows = [_row(payment_terms.settled(version)) for version in versions]
+    rows = [_row(version) for version in versions]
     return codecs.encode(SCHEMA, pa.RecordBatch.from_pylist(rows, schema=catalog.arrow_schema(SCHEMA)))
 
 
@@ -110,15 +110,20 @@ def _columns(values: pa.Array) -> pa.RecordBatch:
     return decoded.batch
 
 
-def _row(value: Any) -> Any:
+def _row(version: ContractVersion) -> Any:
+    """A version as plain values."""
+    return _plain(payment_terms.settled(version))
+
+
+def _plain(value: Any) -> Any:
     """A part of a document as plain values; a price's figures keep their names, but tiers of rates have their own."""
     if is_dataclass(value):
-        row = {field.name: _row(getattr(value, field.name)) for field in fields(value)}
+        row = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         if row.get("model") == "graduated_percentage":
             row["rate_tiers"] = row.pop("tiers")
         return row
     if isinstance(value, tuple):
-        return [_row(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _row(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return value

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from tieout import content, contract_documents, ids, masks, whole_contracts
@@ -30,7 +29,7 @@ from tieout.rating.adjustments import LinearPrice, compile_price
 from tieout.rating.kernel import PriceTable
 from tieout.rating.kinds import KINDS, in_kernel, kind_of, kinds_of
 from tieout.rating.neat import neat
-from tieout.recurring import Recurring
+from tieout.recurring import Recurring, distinct
 
 if TYPE_CHECKING:
     from tieout.contracts import Charge
@@ -61,10 +60,10 @@ class _Lists:
         self._values, self._sizes = values, sizes
         self._ends = np.cumsum(sizes)
 
-    def hashes(self) -> ids.Lanes:
-        """The hash of each list: its values' bytes."""
+    def contents(self) -> pa.LargeBinaryArray:
+        """The bytes of each list's values."""
         ends = np.append(0, self._ends) * self._values.strides[0]
-        return ids.of_strings(pa.Array.from_buffers(pa.large_binary(), len(self._sizes), [None, pa.py_buffer(ends), pa.py_buffer(self._values)]))
+        return pa.Array.from_buffers(pa.large_binary(), len(self._sizes), [None, pa.py_buffer(ends), pa.py_buffer(self._values)])
 
     def of(self, rows: I64) -> npt.NDArray[Any]:
         """Some of the lists one after the other."""
@@ -124,11 +123,12 @@ class Charges:
         price = np.full(len(items), NONE, np.int32)
         price[kernel] = self._prices_of(items if len(kernel) == len(items) else items.take(pa.array(kernel)))
         shapes, prices = _Lists(shape, sizes), _Lists(price, sizes)
-        layout, fresh = self._layout_index.upsert(shapes.hashes())
+        found = distinct(shapes.contents())
+        layout, fresh = self._layout_index.upsert(ids.of_strings(found.values))
         new = np.nonzero(fresh)[0]
-        new = new[np.argsort(layout[new])]
+        new = found.first[new[np.argsort(layout[new])]]
         self._add_layouts(shapes.of(new), sizes[new])
-        return Listed(layout, self._lists.all(prices.hashes(), lambda rows: self._add_lists(prices.of(rows), sizes[rows])))
+        return Listed(layout[found.code], self._lists.all(prices.contents(), lambda rows: self._add_lists(prices.of(rows), sizes[rows])))
 
     def take_one(self, charges: Sequence[Charge]) -> tuple[int, int]:
         """Number the charges of one version: its layout, and where its price list begins."""
@@ -146,13 +146,12 @@ class Charges:
             rows[:, at] = self.names.number_all(items.field(name))
         rows[:, 1] = np.where(rows[:, 1] == NONE, rows[:, 0], rows[:, 1])  # the product is the charge where none is named
         rows[:, -1] = kinds.kind | np.where(kinds.kernel, KERNEL, 0) | np.where(kinds.by_version, BY_VERSION, 0)
-        encoded = pc.dictionary_encode(pa.Array.from_buffers(pa.binary(4 * len(SHAPE)), len(rows), [None, pa.py_buffer(rows)]))
-        numbers, fresh = self._shape_index.upsert(ids.of_strings(encoded.dictionary))
-        distinct = np.frombuffer(encoded.dictionary.buffers()[1], np.int32, rows.shape[1] * len(numbers)).reshape(-1, rows.shape[1])
+        found = distinct(pa.Array.from_buffers(pa.binary(4 * len(SHAPE)), len(rows), [None, pa.py_buffer(rows)]))
+        numbers, fresh = self._shape_index.upsert(ids.of_strings(found.values))
         new = np.nonzero(fresh)[0]
-        for name, values in zip(SHAPE, distinct[new[np.argsort(numbers[new])]].T, strict=True):
+        for name, values in zip(SHAPE, rows[found.first[new[np.argsort(numbers[new])]]].T, strict=True):
             self._shapes[name].extend(values)
-        return numbers[encoded.indices.to_numpy()].astype(np.int32)
+        return numbers[found.code].astype(np.int32)
 
     def _shape_of(self, charge: Charge) -> int:
         flags = KINDS.index(kind_of(charge)) | (KERNEL if in_kernel(charge) else 0) | (BY_VERSION if charge.reset == "contract_version" else 0)
@@ -169,7 +168,7 @@ class Charges:
         found = neat(items)
         numbers = np.full(len(items), NONE, np.int64)
         pieces = _Lists(found.pieces, found.sizes)
-        numbers[found.rows] = self.table.numbers(pieces.hashes(), lambda rows: self.table.put_neat(found.sizes[rows], pieces.of(rows)))
+        numbers[found.rows] = self.table.numbers(pieces.contents(), lambda rows: self.table.put_neat(found.sizes[rows], pieces.of(rows)))
         rest = np.ones(len(items), np.bool_)
         rest[found.rows] = False
         if rest.any():
@@ -179,7 +178,8 @@ class Charges:
     def _odd_prices_of(self, items: pa.StructArray) -> I64:
         """The same for prices that are not neat, which are equal where their content is."""
         parts = ["price", "unit_conversion", "included_quantity", "discount_percent", "maximum"]
-        contents = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
+        hashes = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
+        contents = pa.Array.from_buffers(pa.binary(16), len(hashes), [None, pa.py_buffer(hashes)])
         return self.table.numbers(contents, lambda rows: self._put_prices(items.take(pa.array(rows))))
 
     def _put_prices(self, items: pa.StructArray) -> I64:

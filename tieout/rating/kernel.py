@@ -18,10 +18,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tieout import ids, wide
 from tieout.column import Column
-from tieout.ids import Lanes
 from tieout.rating.adjustments import QUANTITY, LinearPrice, safe_quantity
 from tieout.recurring import Recurring
 
@@ -57,8 +57,8 @@ class PriceTable:
         """The number of a price, -1 when the kernel cannot hold it."""
         return self._known.one(ids.lanes(("linear", repr(price))), lambda: self.put(price))
 
-    def numbers(self, contents: Lanes, make: Callable[[I64], I64]) -> I64:
-        """The numbers of prices by the hash of their content; ``make`` puts those of some rows."""
+    def numbers(self, contents: pa.Array, make: Callable[[I64], I64]) -> I64:
+        """The numbers of prices by the bytes of their content; ``make`` puts those of some rows."""
         return self._known.all(contents, make)
 
     def put(self, price: LinearPrice) -> int:
