@@ -212,7 +212,7 @@ class Charges:
         _, place, counts = np.unique(layout[metered] * len(self.names) + meter[metered], return_index=True, return_counts=True)
         at = metered[place[counts == 1]]
         at = at[flags[at] & KERNEL != 0]
-        for name in np.unique(meter[at]).tolist():
+        for name in np.nonzero(np.bincount(meter[at]))[0].tolist():
             mine = at[meter[at] == name]
             layouts, slots = self._solo.setdefault(name, (Column(np.int32), Column(np.int32)))
             layouts.extend(layout[mine])
