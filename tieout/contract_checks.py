@@ -129,8 +129,8 @@ def _with_twins(charges: pa.ListArray) -> I64:
     names = pc.dictionary_encode(charges.flatten().field("charge_id"))
     parent = pc.list_parent_indices(charges).to_numpy()
     pairs = np.asarray(parent, np.int64) * len(names.dictionary) + names.indices.to_numpy()
-    kept, counts = np.unique(pairs, return_counts=True)
-    return kept[counts > 1] // max(len(names.dictionary), 1)
+    pairs.sort()
+    return pairs[1:][pairs[1:] == pairs[:-1]] // max(len(names.dictionary), 1)
 
 
 def _yes(part: pa.StructArray, name: str) -> Mask:

@@ -90,8 +90,8 @@ def _tiered(price: pa.StructArray, rows: I64) -> Neat:
     base = np.where(volume[parent], flat, graduated)
     up_to = bounds.copy()
     up_to[first + sizes - 1] = _OPEN
-    piece = keep[parent]
-    return Neat(rows[keep], sizes[keep], np.stack([up_to, slope, base], axis=1)[piece])
+    pieces = np.stack([up_to, slope, base], axis=1)
+    return Neat(rows, sizes, pieces) if keep.all() else Neat(rows[keep], sizes[keep], pieces[keep[parent]])
 
 
 def _of_rows(column: pa.Array, rows: I64) -> pa.Array:
