@@ -5,18 +5,22 @@ a row describes, validated as strictly as the document was. The usage flow takes
 compressed, so that a version can be seen whole again while somebody looks at it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from flows import codecs
 from schemas import catalog
-from tieout import contract_documents, ids, payment_terms
+from tieout import contract_documents, ids, payment_terms, whole_contracts
 from tieout.contract_batch import ContractBatch
-from tieout.contracts import ContractVersion, GraduatedPercentage, parse_contract
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 SCHEMA: Final = "contract_version"
 BLOCK: Final = 64
@@ -40,7 +44,7 @@ def decode(values: pa.Array) -> list[ContractVersion]:
 
 def versions(rows: pa.RecordBatch) -> list[ContractVersion]:
     """The versions of decoded rows; ContractRefused where one is invalid."""
-    return [parse_contract(document) for document in contract_documents.documents(rows)]
+    return whole_contracts.versions(contract_documents.documents(rows))
 
 
 class KeptRecords:
@@ -70,7 +74,7 @@ class KeptRecords:
         if record is None:
             msg = f"contract record {place} was read by columns and cannot be read alone; this is a bug in the codec"
             raise AssertionError(msg)
-        return parse_contract(contract_documents.document(record))
+        return whole_contracts.versions([contract_documents.document(record)])[0]
 
     def several(self, places: Sequence[int]) -> list[ContractVersion]:
         """The versions of records, read together: a hundred times cheaper each than one alone."""
@@ -106,17 +110,20 @@ def _columns(values: pa.Array) -> pa.RecordBatch:
     return decoded.batch
 
 
-def _row(value: Any) -> Any:
+def _row(version: ContractVersion) -> Any:
+    """A version as plain values."""
+    return _plain(payment_terms.settled(version))
+
+
+def _plain(value: Any) -> Any:
     """A part of a document as plain values; a price's figures keep their names, but tiers of rates have their own."""
-    if isinstance(value, ContractVersion):
-        value = payment_terms.settled(value)
     if is_dataclass(value):
-        row = {field.name: _row(getattr(value, field.name)) for field in fields(value)}
-        if isinstance(value, GraduatedPercentage):
+        row = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if row.get("model") == "graduated_percentage":
             row["rate_tiers"] = row.pop("tiers")
         return row
     if isinstance(value, tuple):
-        return [_row(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _row(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return value

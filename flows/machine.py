@@ -5,7 +5,7 @@ library and Arrow give such memory back to the system each time and have it clea
 a flow's whole cost (docs/decisions/0009). So both draw from one heap, which keeps up to 128 MB for the next interval.
 
 Python looks for cycles among its objects each time 700 more are alive; an interval holds some 25,000 messages at once,
-and no cycles. So it looks after as many objects as four intervals hold.
+and no cycles. So it looks after as many objects as starting makes, which all stay, and four intervals hold.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ KEPT: Final = 128 << 20
 MAPPED: Final = 32 << 20
 """Arrays from this size on are mapped on their own, the most that the library allows."""
 
-OBJECTS: Final = 100_000
+OBJECTS: Final = 200_000
 """More objects alive than at the last look for cycles, before the next one."""
 
 

@@ -5,9 +5,11 @@ what the records of a lot say. A record that cannot be read stops whoever reads 
 reference data. Source: docs/contracts.md (reference data).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -17,7 +19,9 @@ from sources.errors import SourceError
 from sources.lot import Lot
 from tieout.period import micros
 from tieout.reference import KINDS, ReferenceRecord
-from tieout.reference_document import ReferenceDocument
+
+if TYPE_CHECKING:
+    from tieout.reference_document import ReferenceDocument
 
 SCHEMA: Final = "reference_record"
 _MAPS: Final = ("aliases", "erp_ids")

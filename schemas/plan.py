@@ -168,6 +168,9 @@ def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Na
 
     def read(cursor: Cursor) -> pa.Array:
         begin, chosen = cursor.pos, cursor.long()
+        alone = branches[chosen[0]] if cursor.n and 0 <= chosen[0] < len(branches) else Fault.INDEX
+        if not isinstance(alone, Fault) and not cursor.fault.any() and (chosen == chosen[0]).all():
+            return alone(cursor)
         cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
         for number, branch in enumerate(branches):
             if isinstance(branch, Fault):

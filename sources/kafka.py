@@ -89,16 +89,8 @@ class TopicReader:
             found = consuming.consume(1, _WAIT_SECONDS)  # it waits for all that it is asked for: wait for one, then take what is there
             if found and (more := min(_AT_ONCE, rows - len(messages) - 1)):
                 found += consuming.consume(more, 0)
-            for message in found:
-                failure = message.error()
-                if failure is None:
-                    at = message.offset() + 1
-                    if at <= last:
-                        messages.append(message)
-                elif failure.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's name of it
-                    at = max(at, message.offset())
-                else:
-                    raise failed(failure, self.place, at)
+            records, at = self._records(found, at, last)
+            messages += records
             if found:
                 waited_until = time.monotonic() + ANSWER_SECONDS
             elif at < last and time.monotonic() > waited_until:
@@ -107,6 +99,23 @@ class TopicReader:
         end = min(last, at)
         self._next = at if at <= last else -1
         return lot_of(messages, end)
+
+    def _records(self, found: list[Message], at: int, last: int) -> tuple[list[Message], int]:
+        """The records before ``last`` among what the client gave, and the position to go on from."""
+        if found and not any(map(Message.error, found)) and found[-1].offset() < last:
+            return found, found[-1].offset() + 1
+        records = []
+        for message in found:
+            failure = message.error()
+            if failure is None:
+                at = message.offset() + 1
+                if at <= last:
+                    records.append(message)
+            elif failure.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's name of it
+                at = max(at, message.offset())
+            else:
+                raise failed(failure, self.place, at)
+        return records, at
 
     def _at(self, position: int) -> Consumer:
         if self._consumer is None:

@@ -5,17 +5,21 @@ that the book takes in without making an object of a version. Rows that are not 
 documents before, so a batch holds no version that is refused by its content.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tieout.contract_checks import sound
-from tieout.contracts import ContractVersion
 from tieout.ids import Lanes
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 I64 = npt.NDArray[np.int64]
 FOREVER: Final = 2**62
@@ -48,7 +52,7 @@ class ContractBatch:
     def of(
         cls, columns: pa.RecordBatch, digests: Lanes, places: I64, records: Records,
         parse: Callable[[pa.RecordBatch], Sequence[ContractVersion]],
-    ) -> "ContractBatch":
+    ) -> ContractBatch:
         """Check the columns; the rows that are not surely good are parsed. ContractRefused names the first that is invalid."""
         rest = np.nonzero(~sound(columns))[0]
         parsed = parse(columns.take(pa.array(rest))) if len(rest) else ()

@@ -10,8 +10,10 @@ wait or are drafts, its versions of the batch are taken one by one, in their ord
 somebody looks at it. Source: docs/semantics.md section 3.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +21,11 @@ import numpy.typing as npt
 from tieout import masks
 from tieout.contract_batch import FOREVER, ContractBatch, Records, Refused, Taken
 from tieout.contract_columns import NO_CONTRACT, ContractColumns
-from tieout.contracts import ContractRefused, ContractVersion, Problem
 from tieout.names import NONE
+from tieout.problems import ContractRefused, Problem
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 I64 = npt.NDArray[np.int64]
 KEPT: Final = 4096

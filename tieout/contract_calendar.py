@@ -8,8 +8,9 @@ the version is proposed, or quoted. Source: docs/semantics.md section 5 (calenda
 from collections.abc import Sequence
 from dataclasses import fields
 
-from tieout.contracts import ContractVersion, Problem
+from tieout.contracts import ContractVersion
 from tieout.period import Calendar
+from tieout.problems import Problem
 
 
 def calendar_problems(versions: Sequence[ContractVersion]) -> list[Problem]:

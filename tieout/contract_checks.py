@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tieout import masks, wide
-from tieout.contracts import known_currency, known_zone
+from tieout import masks, money, wide
+from tieout.period import known_zone
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -56,7 +56,7 @@ def sound(rows: pa.RecordBatch) -> Mask:
     ends = rows["effective_to"]
     if ends.null_count < len(ends):
         bad |= pc.less_equal(ends, rows["effective_from"]).fill_null(False).to_numpy(zero_copy_only=False)
-    bad |= _unknown_words(rows["currency"], known_currency)
+    bad |= _unknown_words(rows["currency"], money.known)
     bad |= _unknown_words(rows["billing"].field("time_zone"), known_zone)
     bad[_with_twins(rows["charges"])] = True
     return ~bad
@@ -129,8 +129,8 @@ def _with_twins(charges: pa.ListArray) -> I64:
     names = pc.dictionary_encode(charges.flatten().field("charge_id"))
     parent = pc.list_parent_indices(charges).to_numpy()
     pairs = np.asarray(parent, np.int64) * len(names.dictionary) + names.indices.to_numpy()
-    kept, counts = np.unique(pairs, return_counts=True)
-    return kept[counts > 1] // max(len(names.dictionary), 1)
+    pairs.sort()
+    return pairs[1:][pairs[1:] == pairs[:-1]] // max(len(names.dictionary), 1)
 
 
 def _yes(part: pa.StructArray, name: str) -> Mask:

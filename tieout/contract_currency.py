@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tieout.contract_book import Interval
-from tieout.contracts import Problem
 from tieout.period import local
+from tieout.problems import Problem
 
 
 def currency_problems(timeline: Sequence[Interval]) -> list[Problem]:

@@ -4,13 +4,17 @@ In: contract versions. Out: paths with their figures as text, null fields left o
 not under their place in a list (``charges[tokens].price.unit_price``), so a charge that moved has not changed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tieout.contracts import ContractVersion
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
+
 
 _BY_ID: Final = {"charges": "charge_id", "overrides": "charge_id", "coupons": "coupon_id", "commitments": "commitment_id", "credits": "grant_id", "obligations": "obligation_id"}
 

@@ -5,14 +5,20 @@ that know them. Batches may come one by one from a generator, so that a million 
 Source: docs/semantics.md section 3.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tieout.contract_batch import ContractBatch, Refused, Taken
 from tieout.contract_book import ContractBook
-from tieout.contracts import ContractRefused, ContractVersion
+from tieout.problems import ContractRefused
 from tieout.rating.tariff import Tariffs
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 
 def bring_in(book: ContractBook, tariffs: Tariffs, versions: Iterable[ContractVersion | ContractBatch]) -> Taken:

@@ -8,7 +8,8 @@ installation begins with what it has. Source: docs/contracts.md (references).
 from collections.abc import Iterator
 from typing import Final
 
-from tieout.contracts import Charge, ContractVersion, Problem
+from tieout.contracts import Charge, ContractVersion
+from tieout.problems import Problem
 from tieout.reference import ReferenceBook
 
 ROLES: Final = ("receivable", "revenue")

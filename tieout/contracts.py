@@ -8,9 +8,7 @@ float has already lost the figure. Source: docs/semantics.md sections 3 and 4.
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cache
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, dataclass_transform
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any, Final, Literal, TypeVar, dataclass_transform
 
 from pydantic import (
     AfterValidator,
@@ -26,23 +24,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from tieout import money
-from tieout.period import Calendar, micros
-
-
-class Problem(NamedTuple):
-    """One thing wrong with a document."""
-
-    path: str
-    code: str
-    message: str
-
-
-class ContractRefused(ValueError):
-    """A contract document that cannot be taken; ``problems`` says where and what to do."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{p.path or 'document'}: {p.message}" for p in problems))
-        self.problems = problems
+from tieout.period import Calendar, known_zone, micros
+from tieout.problems import ContractRefused, Problem
 
 
 def exact_decimal(value: object) -> Decimal:
@@ -115,28 +98,9 @@ def _zone(value: str) -> str:
     return value
 
 
-@cache
-def known_zone(name: str) -> bool:
-    """Whether a time zone is one of IANA's."""
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
-
-
 def _currency(value: str) -> str:
     money.minor_unit(value)
     return value
-
-
-def known_currency(name: str) -> bool:
-    """Whether a currency is one of ISO 4217's."""
-    try:
-        money.minor_unit(name)
-    except ValueError:
-        return False
-    return True
 
 
 Quantity = Annotated[Decimal, _limited(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]

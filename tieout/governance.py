@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tieout import ids
-from tieout.contracts import Problem
+from tieout.problems import Problem
 from tieout.reference import ReferenceBook
 
 Verify = Callable[[bytes, bytes, bytes], bool]

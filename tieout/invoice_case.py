@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tieout.contract_book import ContractBook, Interval
-from tieout.contracts import ContractRefused, ContractVersion, Problem
+from tieout.contracts import ContractVersion
 from tieout.invoicing.bill import bill
 from tieout.invoicing.records import DIGEST, Account, Billed, Held, Invoice, UsageSum
 from tieout.invoicing.tax import Taxes
 from tieout.invoicing.thresholds import bill_early
 from tieout.offline import grace
 from tieout.period import Period, micros
+from tieout.problems import ContractRefused, Problem
 from tieout.quote import Case, RatedCase, rated_cases
 from tieout.rating.adjustments import RATED
 

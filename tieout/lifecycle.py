@@ -20,9 +20,10 @@ from tieout import contract_references, governance, lifecycle_rules, payment_ter
 from tieout.contract_book import ContractBook, governing
 from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
-from tieout.contracts import ContractVersion, Problem
+from tieout.contracts import ContractVersion
 from tieout.governance import Command, Verify
 from tieout.period import EPOCH
+from tieout.problems import Problem
 from tieout.proposal import Proposal, ProposalRefused, VersionKey
 from tieout.reference import ReferenceBook
 from tieout.usage import NO_CLOCK

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from tieout.contract_book import Interval
-from tieout.contracts import ContractVersion, Problem
+from tieout.contracts import ContractVersion
+from tieout.problems import Problem
 
 Status = Literal["draft", "approved", "active", "suspended", "terminated"]
 ACTIVE: Final = "active"

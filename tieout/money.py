@@ -84,6 +84,15 @@ def minor_unit(currency: str) -> int:
     return found.exponent or 0
 
 
+def known(currency: str) -> bool:
+    """Whether a currency is one of ISO 4217's."""
+    try:
+        minor_unit(currency)
+    except ValueError:
+        return False
+    return True
+
+
 def to_minor(units: int, scale: int, currency: str) -> int:
     """An amount in units of 10^-scale as minor units of its currency, half up."""
     return round_ratio(units * 10 ** minor_unit(currency), 10**scale)

@@ -6,11 +6,15 @@ resolved when a version is published, like the prices of a rate card: a publishe
 of the customer's record; the next version takes the new ones. Source: docs/semantics.md section 5 (documents).
 """
 
-from dataclasses import replace
-from typing import Final
+from __future__ import annotations
 
-from tieout.contracts import ContractVersion
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
 from tieout.reference import ReferenceBook
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 DAYS: Final = 30
 """Where nobody says anything."""

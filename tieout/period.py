@@ -8,7 +8,7 @@ not exist (a clock change) is the first instant after the gap. Source: docs/sema
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -117,3 +117,13 @@ def _period(calendar: Calendar, start: date, end: date) -> Period:
     monthly = calendar.period == "month" and start.day == 1
     label = f"{start:%Y-%m}" if monthly else start.isoformat()
     return Period(midnight(start, calendar.time_zone), midnight(end, calendar.time_zone), start, end, label)
+
+
+@cache
+def known_zone(name: str) -> bool:
+    """Whether a time zone is one of IANA's."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from tieout.contracts import ContractRefused, ContractVersion, Problem, instant, parse_contract
+from tieout.contracts import ContractVersion, instant, parse_contract
 from tieout.governance import Command
+from tieout.problems import ContractRefused, Problem
 
 SUBJECT: Final = "contract_version"
 """The type of a subject that is a version of a contract."""

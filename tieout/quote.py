@@ -22,7 +22,7 @@ from tieout import dedup
 from tieout.contract_book import ContractBook, Interval
 from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
-from tieout.contracts import ContractRefused, ContractVersion
+from tieout.contracts import ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE
 from tieout.invoicing.credits import balances, grants, shown
 from tieout.invoicing.records import Account, CreditUse, Line, UsageSum
@@ -30,6 +30,7 @@ from tieout.invoicing.supported import problems
 from tieout.invoicing.wire import amount_text, credit_documents, exact_text, line_document
 from tieout.offline import HOUR, bills, usage_sums
 from tieout.period import Period
+from tieout.problems import ContractRefused
 from tieout.rating.adjustments import RATED
 from tieout.rating.rater import Row
 from tieout.usage import NO_CLOCK, Rejected, UsageEvent, clocks, content_digests, negative, out_of_range, records

@@ -8,7 +8,8 @@ version that is published keeps these charges whatever becomes of the card. Sour
 import json
 from dataclasses import replace
 
-from tieout.contracts import ContractVersion, Problem, parse_charges
+from tieout.contracts import ContractVersion, parse_charges
+from tieout.problems import Problem
 from tieout.reference import ReferenceBook
 
 

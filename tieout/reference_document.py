@@ -16,7 +16,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, TypeAda
 from pydantic.dataclasses import dataclass
 
 from tieout import money
-from tieout.contracts import ContractRefused, Currency, Instant, Name, Problem, exact_decimal, parse_charges
+from tieout.contracts import Currency, Instant, Name, exact_decimal, parse_charges
+from tieout.problems import ContractRefused, Problem
 from tieout.reference import KINDS
 
 _STRICT: Final = ConfigDict(extra="forbid", defer_build=True)

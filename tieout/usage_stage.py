@@ -11,11 +11,13 @@ order; everything that an event can touch belongs to its customer, so the two ne
 Source: docs/semantics.md sections 1 to 4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,6 @@ import pyarrow as pa
 from tieout import fates, wide
 from tieout.contract_batch import Refused, Taken
 from tieout.contract_diff import text_of
-from tieout.contracts import ContractVersion
 from tieout.dedup import CONFLICT, DUPLICATE, NEW, Entries
 from tieout.fates import UsageBatch, Work
 from tieout.holds import Held, HoldRecord
@@ -39,6 +40,9 @@ from tieout.repricing_jobs import Beyond
 from tieout.stage import Counts, DeadLetter, FinancialException
 from tieout.usage import EVENTS, NO_CLOCK, Rejected, UsageEvent, clocks, coded, content_digests, identities, negative, out_of_range, records
 from tieout.usage_state import DAY, HOUR, Entry, Limits, UsageState, restore_entry
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 __all__ = ["DAY", "HOUR", "Entry", "Limits", "Result", "UsageBatch", "UsageState", "one_by_one", "restore_entry", "step"]
 

@@ -4,9 +4,11 @@ In: contract versions. Out: the state, and how one of its journal entries is put
 Source: docs/semantics.md sections 2 to 4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,6 @@ import numpy.typing as npt
 from tieout.contract_batch import ContractBatch, Taken
 from tieout.contract_book import ContractBook
 from tieout.contract_intake import bring_in
-from tieout.contracts import ContractVersion
 from tieout.dedup import Seen
 from tieout.holds import Waiting
 from tieout.ids import EventKey
@@ -24,6 +25,9 @@ from tieout.rejection import Rejects
 from tieout.repricing_jobs import Beyond, Jobs
 from tieout.stage import Counts
 from tieout.usage import NO_CLOCK
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 I64 = npt.NDArray[np.int64]
 DAY: Final = 86_400_000_000

@@ -15,9 +15,10 @@ from tieout import proposal
 from tieout.contract_batch import FOREVER
 from tieout.contract_book import ContractBook
 from tieout.contract_diff import differences, fields_of, text_of
-from tieout.contracts import ContractVersion, Problem
+from tieout.contracts import ContractVersion
 from tieout.governance import Command
 from tieout.lifecycle import Contract, referred
+from tieout.problems import Problem
 from tieout.proposal import SUBJECT, Proposal, ProposalRefused, VersionKey
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

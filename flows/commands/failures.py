@@ -10,7 +10,7 @@ from schemas.codec import SchemaMismatch
 from schemas.errors import RegistryError
 from sinks.errors import SinkError
 from sources.errors import RetentionGap, SourceError
-from tieout.contracts import ContractRefused
+from tieout.problems import ContractRefused
 from tieout.usage_document import DocumentRefused
 
 EXPECTED: Final = (CommandError, CellError, SinkError, SourceError, ContractRefused, DocumentRefused, SchemaMismatch, CatalogError, RegistryError, KeyFileError)

@@ -27,8 +27,9 @@ from flows import codecs, output, publish, topics
 from flows.cli import CommandError
 from flows.commands import files, places
 from tieout.contract_book import ContractBook
-from tieout.contracts import ContractRefused, parse_contract
+from tieout.contracts import parse_contract
 from tieout.period import micros
+from tieout.problems import ContractRefused
 from tieout.usage import EVENTS
 
 _PLAIN: Final = ("id", "source", "customer_id", "meter", "time", "quantity", "contract_id", "amount")

@@ -10,12 +10,13 @@ from flows.cli import CommandError
 from flows.commands import files
 from flows.commands.quote import case_events, case_versions, event_defaults
 from tieout import payment_terms, usage_document
-from tieout.contracts import ContractRefused, ContractVersion, parse_contract
+from tieout.contracts import ContractVersion, parse_contract
 from tieout.invoice_case import invoices
 from tieout.invoicing.statement import statements
 from tieout.invoicing.tax_reference import ReferenceTaxes
 from tieout.invoicing.wire import invoice_document, statement_document
 from tieout.period import micros
+from tieout.problems import ContractRefused
 from tieout.reference import ReferenceBook, ReferenceRecord
 from tieout.reference_document import ReferenceDocument, ReferenceRefused, parse
 from tieout.usage_document import DocumentRefused, UsageDocument

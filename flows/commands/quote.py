@@ -11,8 +11,9 @@ from flows import output
 from flows.cli import CommandError
 from flows.commands import files
 from tieout import usage_document
-from tieout.contracts import ContractRefused, ContractVersion, instant, parse_charge, parse_contract
+from tieout.contracts import ContractVersion, instant, parse_charge, parse_contract
 from tieout.period import Period, micros, midnight
+from tieout.problems import ContractRefused
 from tieout.quote import Case, answer_document, quote
 from tieout.usage_document import DocumentRefused, UsageDocument
 

@@ -29,6 +29,11 @@ def test_a_module_says_what_it_is_and_imports_at_its_top(path):
             assert not inner, f"{node.name} imports inside"
 
 
+def test_only_these_modules_load_another_one_when_it_is_needed():
+    loading = {str(path.relative_to(ROOT)) for path in MODULES if "import_module(" in path.read_text()}
+    assert loading == {"flows/cli.py", "flows/authority.py", "tieout/whole_contracts.py"}
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if p.is_relative_to(ROOT / "tieout")], ids=lambda path: path.name)
 def test_the_domain_has_no_floats_and_no_clock(path):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -40,5 +45,11 @@ def test_the_domain_has_no_floats_and_no_clock(path):
 
 def test_help_loads_no_column_library():
     code = "import sys, flows.cli; flows.cli.parser(); print(sorted({'pyarrow', 'numpy', 'bytewax', 'pydantic', 'rich'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_a_usage_cell_starts_without_what_only_documents_and_signatures_need():
+    code = "import sys, flows.usage_live, flows.kafka_place, flows.flow_metrics; print(sorted({'pydantic', 'cryptography', 'tieout.contracts'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

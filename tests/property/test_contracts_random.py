@@ -13,8 +13,9 @@ from tests.property.test_rating import contracts, linear, run, usage, walked
 from tieout import contract_checks, payment_terms, usage_document
 from tieout.contract_book import ContractBook
 from tieout.contract_intake import bring_in
-from tieout.contracts import ContractRefused, parse_contract
+from tieout.contracts import parse_contract
 from tieout.ids import of_strings
+from tieout.problems import ContractRefused
 from tieout.rating.tariff import Tariffs
 from tieout.usage_stage import UsageBatch, UsageState, step
 

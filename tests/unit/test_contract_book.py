@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tieout.contract_batch import FOREVER
 from tieout.contract_book import ContractBook
 from tieout.contract_columns import ContractColumns
-from tieout.contracts import ContractRefused, parse_contract
+from tieout.contracts import parse_contract
+from tieout.problems import ContractRefused
 
 DAY = 86_400_000_000
 BASE = 1_767_225_600_000_000

@@ -10,10 +10,11 @@ from typing import Final
 from tieout.contract_book import Interval
 from tieout.contract_calendar import calendar_problems
 from tieout.contract_currency import currency_problems
-from tieout.contracts import Commitment, ContractVersion, Credit, Problem
+from tieout.contracts import Commitment, ContractVersion, Credit
 from tieout.invoicing import timeline as times
 from tieout.invoicing.records import Account
 from tieout.period import micros
+from tieout.problems import Problem
 
 _NEVER: Final = "lies not after 'effective_from': the grant would never pay anything"
 _LENGTH: Final = {"week": 0, "month": 1, "quarter": 2, "year": 3, "term": 4}

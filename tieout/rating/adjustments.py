@@ -12,26 +12,20 @@ are a way to pay and do not lower the tax base. Rated amounts hold the first fiv
 Rounding: once, half up, to scale 12, after the maximum. Source: docs/semantics.md section 4.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tieout import money
-from tieout.contracts import (
-    Charge,
-    Dynamic,
-    Flat,
-    Graduated,
-    GraduatedPercentage,
-    Package,
-    PerUnit,
-    UnitConversion,
-    Volume,
-)
 from tieout.rating import dynamic, flat, graduated, graduated_percentage, package, per_unit, plain, volume
 from tieout.rating.curve import ZERO, Curve
 from tieout.rating.plain import Piece, Step
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge, Package, UnitConversion
 
 ORDER: Final = (
     "unit conversion",
@@ -92,7 +86,7 @@ class SteppedPrice:
         """``P(q)`` in 10^-12."""
         billed = chargeable(self.charge, Fraction(max(quantity, 0), self.unit))
         model = self.charge.price
-        amount = package.amount(model, billed) if isinstance(model, Package) else _on_curve(self.curve, billed)
+        amount = package.amount(model, billed) if model.model == "package" else _on_curve(self.curve, billed)
         return capped(self.charge, amount * self.scale)
 
 
@@ -159,18 +153,18 @@ def maximum(charge: Charge) -> int:
 def curve_of(charge: Charge) -> Curve | None:
     """The model's curve; None where the model is not one (packages, walked models)."""
     model = charge.price
-    match model:
-        case PerUnit():
+    match model.model:
+        case "per_unit":
             return per_unit.curve(model)
-        case Graduated():
+        case "graduated":
             return graduated.curve(model)
-        case Volume():
+        case "volume":
             return volume.curve(model)
-        case GraduatedPercentage():
+        case "graduated_percentage":
             return graduated_percentage.curve(model)
-        case Dynamic():
+        case "dynamic":
             return dynamic.curve(model)
-        case Flat():
+        case "flat":
             return flat.curve(model)
         case _:
             return None
@@ -181,11 +175,11 @@ def compile_price(charge: Charge, *, unit_price_scale: Fraction = Fraction(1)) -
     short = plain.pieces(charge) if unit_price_scale == 1 else None
     if short is not None:
         return LinearPrice(*short, None if charge.maximum is None else maximum(charge))
-    if isinstance(charge.price, Package) and unit_price_scale == 1:
+    if charge.price.model == "package" and unit_price_scale == 1:
         stepped = _packages(charge, charge.price)
         if stepped is not None:
             return stepped
-    unit = RATED if isinstance(charge.price, Dynamic) else QUANTITY
+    unit = RATED if charge.price.model == "dynamic" else QUANTITY
     segments = curve_of(charge)
     steps = charge.unit_conversion is not None and charge.unit_conversion.round != "none"
     if segments is None or steps:

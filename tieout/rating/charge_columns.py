@@ -10,26 +10,29 @@ Only charges that the kernel may price have a price number: sums and counts of o
 Source: docs/semantics.md sections 3 (rate cards) and 4.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
-from tieout import content, contract_documents, ids, masks
+from tieout import content, contract_documents, ids, masks, whole_contracts
 from tieout.column import Column
-from tieout.contracts import Charge, parse_charges
 from tieout.key_index import KeyIndex
 from tieout.names import NONE, Names
 from tieout.rating.adjustments import LinearPrice, compile_price
 from tieout.rating.kernel import PriceTable
 from tieout.rating.kinds import KINDS, in_kernel, kind_of, kinds_of
 from tieout.rating.neat import neat
-from tieout.recurring import Recurring
+from tieout.recurring import Recurring, distinct
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -48,6 +51,26 @@ class Listed(NamedTuple):
 
     layout: I64
     prices: I64
+
+
+class _Lists:
+    """Lists of numbers, or of rows of them, that lie one after the other."""
+
+    def __init__(self, values: npt.NDArray[Any], sizes: I64) -> None:
+        self._values, self._sizes = values, sizes
+        self._ends = np.cumsum(sizes)
+
+    def contents(self) -> pa.LargeBinaryArray:
+        """The bytes of each list's values."""
+        ends = np.append(0, self._ends) * self._values.strides[0]
+        return pa.Array.from_buffers(pa.large_binary(), len(self._sizes), [None, pa.py_buffer(ends), pa.py_buffer(self._values)])
+
+    def of(self, rows: I64) -> npt.NDArray[Any]:
+        """Some of the lists one after the other."""
+        lengths = self._sizes[rows]
+        first = (self._ends - self._sizes)[rows]
+        at = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return self._values.take(at, axis=0)
 
 
 class Charges:
@@ -104,10 +127,13 @@ class Charges:
         kernel = np.nonzero(self.of_shapes("flags", shape) & KERNEL)[0]
         price = np.full(len(items), NONE, np.int32)
         price[kernel] = self._prices_of(items if len(kernel) == len(items) else items.take(pa.array(kernel)))
-        layout, fresh = self._layout_index.upsert(_list_hashes(shape, sizes))
+        shapes, prices = _Lists(shape, sizes), _Lists(price, sizes)
+        found = distinct(shapes.contents())
+        layout, fresh = self._layout_index.upsert(ids.of_strings(found.values))
         new = np.nonzero(fresh)[0]
-        self._add_layouts(*_lists_of(new[np.argsort(layout[new])], shape, sizes))
-        return Listed(layout, self._lists.all(_list_hashes(price, sizes), lambda rows: self._add_lists(*_lists_of(rows, price, sizes))))
+        new = found.first[new[np.argsort(layout[new])]]
+        self._add_layouts(shapes.of(new), sizes[new])
+        return Listed(layout[found.code], self._lists.all(prices.contents(), lambda rows: self._add_lists(prices.of(rows), sizes[rows])))
 
     def take_one(self, charges: Sequence[Charge]) -> tuple[int, int]:
         """Number the charges of one version: its layout, and where its price list begins."""
@@ -125,13 +151,12 @@ class Charges:
             rows[:, at] = self.names.number_all(items.field(name))
         rows[:, 1] = np.where(rows[:, 1] == NONE, rows[:, 0], rows[:, 1])  # the product is the charge where none is named
         rows[:, -1] = kinds.kind | np.where(kinds.kernel, KERNEL, 0) | np.where(kinds.by_version, BY_VERSION, 0)
-        encoded = pc.dictionary_encode(pa.Array.from_buffers(pa.binary(4 * len(SHAPE)), len(rows), [None, pa.py_buffer(rows)]))
-        numbers, fresh = self._shape_index.upsert(ids.of_strings(encoded.dictionary))
-        distinct = np.frombuffer(encoded.dictionary.buffers()[1], np.int32, rows.shape[1] * len(numbers)).reshape(-1, rows.shape[1])
+        found = distinct(pa.Array.from_buffers(pa.binary(4 * len(SHAPE)), len(rows), [None, pa.py_buffer(rows)]))
+        numbers, fresh = self._shape_index.upsert(ids.of_strings(found.values))
         new = np.nonzero(fresh)[0]
-        for name, values in zip(SHAPE, distinct[new[np.argsort(numbers[new])]].T, strict=True):
+        for name, values in zip(SHAPE, rows[found.first[new[np.argsort(numbers[new])]]].T, strict=True):
             self._shapes[name].extend(values)
-        return numbers[encoded.indices.to_numpy()].astype(np.int32)
+        return numbers[found.code].astype(np.int32)
 
     def _shape_of(self, charge: Charge) -> int:
         flags = KINDS.index(kind_of(charge)) | (KERNEL if in_kernel(charge) else 0) | (BY_VERSION if charge.reset == "contract_version" else 0)
@@ -144,19 +169,27 @@ class Charges:
         return number
 
     def _prices_of(self, items: pa.StructArray) -> I64:
-        """The number of each price in the kernel's table, NONE where it cannot be there."""
-        parts = ["price", "unit_conversion", "included_quantity", "discount_percent", "maximum"]
-        contents = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
-        return self.table.numbers(contents, lambda rows: self._put_prices(items if len(rows) == len(items) else items.take(pa.array(rows))))
-
-    def _put_prices(self, items: pa.StructArray) -> I64:
+        """The number of each price in the kernel's table, NONE where it cannot be there. Neat ones are equal where their pieces are."""
         found = neat(items)
         numbers = np.full(len(items), NONE, np.int64)
-        numbers[found.rows] = self.table.put_neat(found.sizes, found.up_to, found.slope, found.base)
-        odd = np.setdiff1d(np.arange(len(items)), found.rows)
-        prices = [compile_price(charge) for charge in parse_charges(contract_documents.charges(items.take(pa.array(odd))))]
-        numbers[odd] = [self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices]
+        pieces = _Lists(found.pieces, found.sizes)
+        numbers[found.rows] = self.table.numbers(pieces.contents(), lambda rows: self.table.put_neat(found.sizes[rows], pieces.of(rows)))
+        rest = np.ones(len(items), np.bool_)
+        rest[found.rows] = False
+        if rest.any():
+            numbers[rest] = self._odd_prices_of(items.filter(pa.array(rest)))
         return numbers
+
+    def _odd_prices_of(self, items: pa.StructArray) -> I64:
+        """The same for prices that are not neat, which are equal where their content is."""
+        parts = ["price", "unit_conversion", "included_quantity", "discount_percent", "maximum"]
+        hashes = content.hashes(pa.StructArray.from_arrays([items.field(name) for name in parts], parts), _DEFAULTS)
+        contents = pa.Array.from_buffers(pa.binary(16), len(hashes), [None, pa.py_buffer(hashes)])
+        return self.table.numbers(contents, lambda rows: self._put_prices(items.take(pa.array(rows))))
+
+    def _put_prices(self, items: pa.StructArray) -> I64:
+        prices = map(compile_price, whole_contracts.charges(contract_documents.charges(items)))
+        return np.array([self.table.put(price) if isinstance(price, LinearPrice) else NONE for price in prices], np.int64)
 
     def _price_of(self, charge: Charge) -> int:
         price = compile_price(charge)
@@ -184,25 +217,11 @@ class Charges:
         _, place, counts = np.unique(layout[metered] * len(self.names) + meter[metered], return_index=True, return_counts=True)
         at = metered[place[counts == 1]]
         at = at[flags[at] & KERNEL != 0]
-        for name in np.unique(meter[at]).tolist():
+        for name in np.nonzero(np.bincount(meter[at]))[0].tolist():
             mine = at[meter[at] == name]
             layouts, slots = self._solo.setdefault(name, (Column(np.int32), Column(np.int32)))
             layouts.extend(layout[mine])
             slots.extend(slot[mine])
-
-
-def _list_hashes(values: npt.NDArray[np.int32], sizes: I64) -> ids.Lanes:
-    """The hash of each list: its values' bytes."""
-    ends = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes * 4, out=ends[1:])
-    return ids.of_strings(pa.Array.from_buffers(pa.large_binary(), len(sizes), [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(values))]))
-
-
-def _lists_of(rows: I64, values: npt.NDArray[np.int32], sizes: I64) -> tuple[npt.NDArray[np.int32], I64]:
-    """Some of the lists one after the other, and their sizes."""
-    lengths, first = sizes[rows], (np.cumsum(sizes) - sizes)[rows]
-    at = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-    return values[at], lengths
 
 
 def _hash(raw: bytes) -> tuple[int, int]:

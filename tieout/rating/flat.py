@@ -3,10 +3,15 @@
 Source: docs/semantics.md section 4.
 """
 
-from fractions import Fraction
+from __future__ import annotations
 
-from tieout.contracts import Flat
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
 from tieout.rating.curve import ZERO, Curve, Segment
+
+if TYPE_CHECKING:
+    from tieout.contracts import Flat
 
 
 def curve(price: Flat) -> Curve:

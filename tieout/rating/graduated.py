@@ -4,11 +4,16 @@
 also at zero unless ``flat_at_zero`` is false. Source: docs/semantics.md section 4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from tieout.contracts import Graduated
 from tieout.rating.curve import ZERO, Curve, Segment, from_zero
+
+if TYPE_CHECKING:
+    from tieout.contracts import Graduated
 
 
 def curve(price: Graduated) -> Curve:

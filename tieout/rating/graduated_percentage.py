@@ -1,10 +1,15 @@
 """``graduated_percentage``: as graduated, with percent rates on the value. Source: docs/semantics.md section 4."""
 
-from fractions import Fraction
+from __future__ import annotations
 
-from tieout.contracts import GraduatedPercentage
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
 from tieout.rating.curve import Curve
 from tieout.rating.graduated import stacked
+
+if TYPE_CHECKING:
+    from tieout.contracts import GraduatedPercentage
 
 
 def curve(price: GraduatedPercentage) -> Curve:

@@ -18,10 +18,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tieout import ids, wide
 from tieout.column import Column
-from tieout.ids import Lanes
 from tieout.rating.adjustments import QUANTITY, LinearPrice, safe_quantity
 from tieout.recurring import Recurring
 
@@ -56,22 +56,22 @@ class PriceTable:
         """The number of a price, -1 when the kernel cannot hold it."""
         return self._known.one(ids.lanes(("linear", repr(price))), lambda: self.put(price))
 
-    def numbers(self, contents: Lanes, make: Callable[[I64], I64]) -> I64:
-        """The numbers of prices by the hash of their content; ``make`` puts those of some rows."""
+    def numbers(self, contents: pa.Array, make: Callable[[I64], I64]) -> I64:
+        """The numbers of prices by the bytes of their content; ``make`` puts those of some rows."""
         return self._known.all(contents, make)
 
     def put(self, price: LinearPrice) -> int:
         """Take a price in, whether it is known or not; its number."""
         return _GENERAL + self._general.add(price) if _fits(price) else -1
 
-    def put_neat(self, sizes: I64, up_to: I64, slope: I64, base: I64) -> I64:
-        """The same for neat prices: each has ``sizes`` pieces, which lie one after the other, the last open."""
+    def put_neat(self, sizes: I64, pieces: I64) -> I64:
+        """The same for neat prices: each has ``sizes`` pieces (up to, slope, base), which lie one after the other, the last open."""
         first = np.cumsum(sizes) - sizes + len(self._pieces)
-        if len(self._pieces) + len(up_to) > _GENERAL:
+        if len(self._pieces) + len(pieces) > _GENERAL:
             msg = f"a partition has more than {_GENERAL} tiers of distinct prices; use more partitions, or share prices in rate cards"
             raise OverflowError(msg)
-        self._up_to.extend(up_to)
-        self._pieces.extend(np.stack([slope, base], axis=1))
+        self._up_to.extend(pieces[:, 0])
+        self._pieces.extend(pieces[:, 1:])
         self._neat += len(sizes)
         return first
 

@@ -5,14 +5,18 @@ running sum of given amounts, ``kept`` the values of a period, ``walked`` each e
 next period, ``fee`` no usage at all. Source: docs/semantics.md section 4 (aggregations, models).
 """
 
-from typing import Final, Literal, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tieout import masks
-from tieout.contracts import Charge, Dynamic, Flat, Matrix, Percentage
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge
 
 Kind = Literal["sum", "count", "amount", "kept", "walked", "level", "fee"]
 Mask = npt.NDArray[np.bool_]
@@ -33,11 +37,11 @@ class Kinds(NamedTuple):
 
 def kind_of(charge: Charge) -> Kind:
     """How a charge's running quantity is kept."""
-    if isinstance(charge.price, Flat):
+    if charge.price.model == "flat":
         return "fee"
-    if isinstance(charge.price, Percentage | Matrix):
+    if charge.price.model in ("percentage", "matrix"):
         return "walked"
-    if isinstance(charge.price, Dynamic):
+    if charge.price.model == "dynamic":
         return "amount"
     return "level" if charge.aggregation.carry_over else _BY_AGGREGATION[charge.aggregation.kind]
 

@@ -10,13 +10,16 @@ and each tier's flat is charged once, for the highest level of the period.
 Source: docs/semantics.md section 4 (aggregations).
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
-from tieout.contracts import Charge, Graduated, GraduatedPercentage, RateTier, Tier, Volume
 from tieout.ids import EventKey
 from tieout.period import Period
 from tieout.rating import adjustments, package
@@ -24,6 +27,10 @@ from tieout.rating.adjustments import QUANTITY
 from tieout.rating.curve import ZERO, value
 from tieout.rating.tariff import Tariff
 
+if TYPE_CHECKING:
+    from tieout.contracts import Charge
+
+_NO_FEE: Final = Decimal(0)
 Governing = Callable[[int], Tariff | None]
 """The tariff of this charge in force at an instant, None where none is."""
 
@@ -184,18 +191,13 @@ def _by_day(
 
 def _without_flats(charge: Charge) -> Charge:
     model = charge.price
-    if isinstance(model, Graduated):
-        return replace(charge, price=Graduated(model="graduated", tiers=_plain(model.tiers), flat_at_zero=model.flat_at_zero))
-    if isinstance(model, Volume):
-        return replace(charge, price=Volume(model="volume", tiers=_plain(model.tiers), flat_at_zero=model.flat_at_zero))
-    if isinstance(model, GraduatedPercentage):
-        rates = tuple(RateTier(up_to=tier.up_to, rate_percent=tier.rate_percent) for tier in model.tiers)
-        return replace(charge, price=GraduatedPercentage(model="graduated_percentage", tiers=rates, flat_at_zero=model.flat_at_zero))
-    return charge
-
-
-def _plain(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
-    return tuple(Tier(up_to=tier.up_to, unit_price=tier.unit_price) for tier in tiers)
+    match model.model:
+        case "graduated" | "volume":
+            return replace(charge, price=replace(model, tiers=tuple(replace(tier, flat_fee=_NO_FEE) for tier in model.tiers)))
+        case "graduated_percentage":
+            return replace(charge, price=replace(model, tiers=tuple(replace(tier, flat_fee=_NO_FEE) for tier in model.tiers)))
+        case _:
+            return charge
 
 
 def _exact(charge: Charge, quantity: int) -> Fraction:

@@ -3,12 +3,17 @@
 Source: docs/semantics.md section 4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from tieout.contracts import Matrix
 from tieout.rating.curve import ZERO, Curve, Segment
 from tieout.rating.graduated import stacked
+
+if TYPE_CHECKING:
+    from tieout.contracts import Matrix
 
 
 def cell(price: Matrix, attributes: Mapping[str, str]) -> int | None:

@@ -1,8 +1,7 @@
 """Neat prices by columns: what most charges are, compiled for a whole batch of contracts at once.
 
 In: charges as decoded columns, without conversion, included quantity, discount or maximum, priced per unit, graduated
-or by volume. Out: the kernel's pieces (up to, slope, base) of those that are neat: whole bounds, figures that surely
-stay in ``int64``. The others are left to ``compile_price``, whose prices these equal (a test compares them).
+or by volume. Out: the kernel's pieces of those that are neat: whole bounds, figures that surely stay in ``int64``. The others are left to ``compile_price``, whose prices these equal (a test compares them).
 
 With slopes and flats in 10^-12 and whole bounds, tier i of a graduated price from L on is ``reached + flat + (q - L) x
 slope``, so its base is ``reached + flat - L x slope``; by volume it is the flat. Source: docs/semantics.md section 4.
@@ -28,13 +27,11 @@ _UNIT: Final = np.int64(QUANTITY)
 
 
 class Neat(NamedTuple):
-    """The neat ones among charges, by their rows, and their pieces one after the other."""
+    """The neat ones among charges, by their rows, and their pieces one after the other: up to, slope and base of each."""
 
     rows: I64
     sizes: I64
-    up_to: I64
-    slope: I64
-    base: I64
+    pieces: I64
 
 
 def neat(charges: pa.StructArray) -> Neat:
@@ -61,16 +58,15 @@ def _common(charges: pa.StructArray) -> Mask:
 
 
 def _per_unit(price: pa.StructArray, rows: I64) -> Neat:
-    slope, fits = wide.narrow(price.field("unit_price").take(pa.array(rows)))
+    slope, fits = wide.narrow(_of_rows(price.field("unit_price"), rows))
     fits &= slope < _FIGURE
     rows, slope = rows[fits], slope[fits]
-    return Neat(rows, np.ones(len(rows), np.int64), np.full(len(rows), _OPEN), slope, np.zeros(len(rows), np.int64))
+    return Neat(rows, np.ones(len(rows), np.int64), np.stack([np.full(len(rows), _OPEN), slope, np.zeros(len(rows), np.int64)], axis=1))
 
 
 def _tiered(price: pa.StructArray, rows: I64) -> Neat:
     """Tiers are taken in whole units, which keeps every figure inside its bound; a price that has another is not neat."""
-    chosen = pa.array(rows)
-    lists = price.field("tiers").take(chosen)
+    lists = _of_rows(price.field("tiers"), rows)
     sizes = masks.sizes(lists)
     parent = pc.list_parent_indices(lists).to_numpy()
     tiers = lists.flatten()
@@ -84,7 +80,7 @@ def _tiered(price: pa.StructArray, rows: I64) -> Neat:
     low[first] = 0
     spread = np.maximum(np.maximum(whole, low), 1)
     good = bound_fits & slope_fits & flat_fits & (whole * _UNIT == bounds) & (flat < _FIGURE) & (slope < _FIGURE // spread)
-    flats_at_zero = price.field("flat_at_zero").take(chosen).fill_null(True).to_numpy(zero_copy_only=False)
+    flats_at_zero = _of_rows(price.field("flat_at_zero"), rows).fill_null(True).to_numpy(zero_copy_only=False)
     volume = masks.is_one(price.field("model"), "volume")[rows]
     inside = np.where(whole > 0, (whole - low) * slope + flat, 0)  # the open tier's is not used
     wrong = np.bincount(parent[~good], minlength=len(rows)) > 0
@@ -94,8 +90,13 @@ def _tiered(price: pa.StructArray, rows: I64) -> Neat:
     base = np.where(volume[parent], flat, graduated)
     up_to = bounds.copy()
     up_to[first + sizes - 1] = _OPEN
-    piece = keep[parent]
-    return Neat(rows[keep], sizes[keep], up_to[piece], slope[piece], base[piece])
+    pieces = np.stack([up_to, slope, base], axis=1)
+    return Neat(rows, sizes, pieces) if keep.all() else Neat(rows[keep], sizes[keep], pieces[keep[parent]])
+
+
+def _of_rows(column: pa.Array, rows: I64) -> pa.Array:
+    """Some rows of a column, in their order."""
+    return column if len(rows) == len(column) else column.take(pa.array(rows))
 
 
 def _sums(values: I64, first: I64) -> I64:

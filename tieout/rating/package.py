@@ -3,9 +3,14 @@
 Source: docs/semantics.md section 4.
 """
 
-from fractions import Fraction
+from __future__ import annotations
 
-from tieout.contracts import Package
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tieout.contracts import Package
+
 
 
 def packages(price: Package, quantity: Fraction) -> int:

@@ -5,11 +5,15 @@ rate on the part above it and the whole fixed fee; the first allowance used up e
 Source: docs/semantics.md section 4.
 """
 
-from fractions import Fraction
-from typing import NamedTuple
+from __future__ import annotations
 
-from tieout.contracts import Percentage
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
 from tieout.rating.curve import ZERO
+
+if TYPE_CHECKING:
+    from tieout.contracts import Percentage
 
 
 class Allowance(NamedTuple):

@@ -5,11 +5,15 @@ the same ``LinearPrice`` figures as the general way gives (a test compares them)
 of 10^-12, bases of their product. Source: docs/semantics.md section 4.
 """
 
+from __future__ import annotations
+
 from math import gcd
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tieout import money
-from tieout.contracts import Charge, Graduated, PerUnit, Tier, Volume
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge, Graduated, Tier
 
 
 class Piece(NamedTuple):
@@ -41,11 +45,11 @@ def pieces(charge: Charge) -> tuple[tuple[Piece, ...], int] | None:
     if charge.unit_conversion is not None or charge.included_quantity or charge.discount_percent:
         return None
     model = charge.price
-    if isinstance(model, PerUnit):
+    if model.model == "per_unit":
         found = [Piece(None, 0, 0, money.units(model.unit_price, money.UNIT_PRICE_SCALE))]
-    elif isinstance(model, Graduated):
+    elif model.model == "graduated":
         found = _graduated(model)
-    elif isinstance(model, Volume):
+    elif model.model == "volume":
         tiers = [_figures(tier) for tier in model.tiers]
         found = [_at_zero(tiers[0][2], flat=model.flat_at_zero), *(Piece(up_to, 0, flat, slope) for up_to, slope, flat in tiers)]
     else:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tieout import ids
-from tieout.contracts import Matrix
 from tieout.ids import EventKey
 from tieout.period import Period
 from tieout.rating import matrix
@@ -102,7 +101,7 @@ class Rater:
         charge, attributes = tariff.charge, event.attributes
         quantity = QUANTITY if charge.aggregation.kind == "count" else event.quantity or 0
         text = attributes.get(charge.aggregation.property or "") if charge.aggregation.kind == "unique_count" else None
-        cell = matrix.cell(charge.price, attributes) if isinstance(charge.price, Matrix) else None
+        cell = matrix.cell(charge.price, attributes) if charge.price.model == "matrix" else None
         period = tariff.calendar.containing(event.time)
         return Application(
             event.key, tariff, tariff.group(attributes), period, event.time, event.position, quantity, event.amount, text,

@@ -8,10 +8,12 @@ by columns; the others one by one, for which tariffs become objects.
 Source: docs/semantics.md section 3 (the governing version; two contracts matching one event).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,6 @@ import numpy.typing as npt
 from tieout.contract_batch import ContractBatch, Taken
 from tieout.contract_book import ContractBook
 from tieout.contract_columns import NO_CONTRACT, NO_CUSTOMER, SEVERAL
-from tieout.contracts import Charge, ContractVersion, Dynamic, Matrix, Percentage
 from tieout.ids import Lanes
 from tieout.names import NONE
 from tieout.period import Calendar, Period
@@ -29,6 +30,9 @@ from tieout.rating.curve import value
 from tieout.rating.kernel import WIDEST, PriceTable
 from tieout.rating.kinds import Kind, kind_of
 from tieout.rating.tariff_columns import SLOT_BITS, Columns
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge, ContractVersion
 
 __all__ = ["INACTIVE", "NO_CONTRACT", "NO_CUSTOMER", "SEVERAL", "Group", "Kind", "Tariff", "Tariffs", "kind_of", "period_day_of", "version_of"]
 
@@ -52,7 +56,7 @@ class Tariff:
     safe: int  # the quantity up to which an event's amount is surely none too large, -1 where that has to be asked
 
     @classmethod
-    def of(cls, number: int, version: ContractVersion, charge: Charge) -> "Tariff":
+    def of(cls, number: int, version: ContractVersion, charge: Charge) -> Tariff:
         """Compile one charge."""
         kind = kind_of(charge)
         price = None if kind == "walked" else compile_price(charge)
@@ -62,12 +66,12 @@ class Tariff:
     def too_large(self, quantity: int, amount: int | None, cell: int | None) -> bool:
         """Whether an event alone would be priced beyond what an amount can be."""
         model = self.charge.price
-        if isinstance(model, Percentage):
+        if model.model == "percentage":
             rated = Fraction(quantity, QUANTITY) * Fraction(model.rate_percent) / 100
             return rated * RATED >= LARGEST
-        if isinstance(model, Matrix):
+        if model.model == "matrix":
             return value(matrix.curve(model, -1 if cell is None else cell), Fraction(max(quantity, 0), QUANTITY)) * RATED >= LARGEST
-        given = amount if isinstance(model, Dynamic) else quantity
+        given = amount if model.model == "dynamic" else quantity
         return self.price is not None and self.price.at(given or 0) >= LARGEST
 
     def rank(self, period: Period) -> int:
@@ -91,10 +95,10 @@ class Tariff:
     def prices(self, attributes: Mapping[str, str], quantity: int, amount: int | None) -> bool:
         """Whether a price can be had for such an event: one that exists, and is no absurdity."""
         model = self.charge.price
-        cell = matrix.cell(model, attributes) if isinstance(model, Matrix) else None
-        if isinstance(model, Matrix) and cell is None:
+        cell = matrix.cell(model, attributes) if model.model == "matrix" else None
+        if model.model == "matrix" and cell is None:
             return False
-        if isinstance(model, Dynamic) and amount is None:
+        if model.model == "dynamic" and amount is None:
             return False
         return 0 <= quantity <= self.safe or not self.too_large(quantity, amount, cell)
 

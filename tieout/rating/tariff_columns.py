@@ -5,9 +5,11 @@ charge) the names, numbers and hashes that a rated record has from its contract.
 rest is shared by all versions with the same terms. Source: docs/semantics.md section 1 (identity).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,14 @@ import pyarrow.compute as pc
 from tieout import ids
 from tieout.column import Column
 from tieout.contract_columns import ContractColumns
-from tieout.contracts import ContractVersion
 from tieout.ids import Lanes
 from tieout.names import NONE
 from tieout.period import Calendar
 from tieout.rating.charge_columns import BY_VERSION, KIND_BITS, Charges
 from tieout.rating.kinds import KINDS
+
+if TYPE_CHECKING:
+    from tieout.contracts import ContractVersion
 
 I64 = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.signedinteger[Any]]
@@ -132,7 +136,7 @@ class Columns:
         """Whether a meter is a level under a version."""
         return self.charges.levels(int(self._versions.rows[version, 1]), meter)
 
-    def of(self, tariffs: I64) -> "TariffRows":
+    def of(self, tariffs: I64) -> TariffRows:
         """Tariffs by their numbers, looked up once."""
         version, slot = tariffs >> SLOT_BITS, tariffs & ((1 << SLOT_BITS) - 1)
         own = self._versions.rows.take(version, axis=0)
@@ -170,7 +174,7 @@ class TariffRows:
         self.version, self.price = version, price
         self._flags = columns.charges.of_shapes("flags", shape)
 
-    def take(self, rows: I64) -> "TariffRows":
+    def take(self, rows: I64) -> TariffRows:
         """Some of them."""
         return TariffRows(self._columns, self._terms[rows], self._contract[rows], self.version[rows], self._shape[rows], self.price[rows])
 

@@ -3,10 +3,15 @@
 Crossing into a cheaper tier can lower the price. Source: docs/semantics.md section 4.
 """
 
-from fractions import Fraction
+from __future__ import annotations
 
-from tieout.contracts import Volume
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
 from tieout.rating.curve import ZERO, Curve, Segment, from_zero
+
+if TYPE_CHECKING:
+    from tieout.contracts import Volume
 
 
 def curve(price: Volume) -> Curve:

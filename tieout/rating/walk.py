@@ -8,15 +8,19 @@ The running amount is exact; an event's amount is the difference of its two roun
 Source: docs/semantics.md section 4.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tieout import money
-from tieout.contracts import Charge, Matrix, Percentage
 from tieout.rating import adjustments, matrix, percentage
 from tieout.rating.curve import ZERO, value
+
+if TYPE_CHECKING:
+    from tieout.contracts import Charge
 
 
 class Running(NamedTuple):
@@ -107,9 +111,9 @@ def _step(event: Walked, before: Running) -> Running:
     high = adjustments.chargeable(charge, Fraction(max(quantity, 0), adjustments.QUANTITY))
     allowance = before.allowance
     model = charge.price
-    if isinstance(model, Percentage):
+    if model.model == "percentage":
         allowance, amount = percentage.step(model, allowance, high - low)
-    elif isinstance(model, Matrix):
+    elif model.model == "matrix":
         cell = matrix.curve(model, event.cell)
         amount = value(cell, high) - (value(cell, low) if before.started else ZERO)
     else:
