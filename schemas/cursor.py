@@ -382,6 +382,9 @@ def _ascii(runs: pa.Array) -> bool:
 
 def too_large(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], limit: int) -> Mask:
     """Which signed 128-bit values do not lie strictly between ``-limit`` and ``limit``."""
+    sign = high.view(np.int64)
+    if limit >= 2**64 and len(sign) and sign.min() >= -1 and sign.max() <= 0:
+        return np.zeros(len(high), np.bool_)
     below = (high >> U64(63)) == 1
     size_low = np.where(below, ~low + U64(1), low)
     size_high = np.where(below, ~high + (size_low == 0), high)
