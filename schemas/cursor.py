@@ -1,19 +1,20 @@
 """Many Avro bodies read side by side: one buffer, one position per row, every row advanced field by field.
 
 In: framed bodies joined into one buffer. Out: Arrow columns of the fields as they are read, and for each row that
-broke the first fault: what, at which byte, at which field. A broken row stays where it is and reads as nothing; its
-neighbours never move, because every row has a position and an end of its own.
+broke the first fault: what, at which byte, at which field. A broken row reads as nothing until it is shed, between two
+fields of the body; its neighbours never move, because every row has a position and an end of its own.
 
 The encoding read here is that of the Avro specification 1.12 (zigzag varints, length-prefixed bytes, blocks).
 """
 
-from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from schemas.faults import Broken, Fault
 
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -31,50 +32,13 @@ _LIMB_BYTES: Final = 16
 _ALWAYS: Final = 19
 """Digits that hold any 64-bit number."""
 _SEVEN: Final = np.uint8(127)
+_NO_SHORT: Final = np.uint8(0x81)
+"""The bits of a byte that is no whole number, or is one below 0."""
 _STOP: Final = U64(0x8080808080808080)
-
-
-class Fault(IntEnum):
-    """What can be wrong with a body."""
-
-    NONE = 0
-    TRUNCATED = 1
-    NEGATIVE_LENGTH = 2
-    VARINT = 3
-    UTF8 = 4
-    DECIMAL = 5
-    COUNT = 6
-    INDEX = 7
-    TRAILING = 8
-    BOOLEAN = 9
-    MISSING = 10
-    MANY = 11
-    DEPTH = 12
-
-
-MESSAGES: Final = {
-    Fault.TRUNCATED: "the body ends before the field does",
-    Fault.NEGATIVE_LENGTH: "the length is below 0",
-    Fault.VARINT: "the number does not fit its type",
-    Fault.UTF8: "the text is not UTF-8",
-    Fault.DECIMAL: "the decimal has too many digits",
-    Fault.COUNT: "the block count cannot be right: more items than bytes",
-    Fault.INDEX: "the union or enum index does not exist, or stands for what the reader does not know",
-    Fault.TRAILING: "bytes are left after the last field",
-    Fault.BOOLEAN: "the byte is neither true nor false",
-    Fault.MISSING: "the field has no value, and one is required",
-    Fault.MANY: "the list or map has more items than are read by columns",
-    Fault.DEPTH: "records are nested too deep",
-}
-
-
-class Broken(NamedTuple):
-    """A row that cannot be read: its place in the input, what is wrong, at which byte of the value, at which field."""
-
-    row: int
-    fault: Fault
-    at: int
-    path: str
+_SEVENS: Final = [
+    (U64(0x7F007F007F007F00), U64(1)), (U64(0x3FFF00003FFF0000), U64(2)), (U64(0x0FFFFFFF00000000), U64(4)),
+]  # fmt: skip
+"""Bits of a word that are moved together, and by how many, to bring the seven bits of each byte side by side."""
 
 
 class Buffer:
@@ -229,12 +193,14 @@ class Cursor:
         """Varints of up to eight bytes at these positions and their sizes; of a longer one its first 56 bits, and 9."""
         word = self.buffer.words[pos]
         stop = ~word & _STOP
-        below = (stop & (~stop + U64(1))) - U64(1)
-        word &= below & U64(0x7F7F7F7F7F7F7F7F)
-        word = (word & U64(0x007F007F007F007F)) | ((word & U64(0x7F007F007F007F00)) >> U64(1))
-        word = (word & U64(0x00003FFF00003FFF)) | ((word & U64(0x3FFF00003FFF0000)) >> U64(2))
-        word = (word & U64(0x0FFFFFFF)) | ((word & U64(0x0FFFFFFF00000000)) >> U64(4))
-        size = ((np.bitwise_count(below) >> 3) + 1).astype(np.int64)
+        upto = stop ^ (stop - U64(1))
+        size = (np.bitwise_count(upto) >> 3).astype(np.int64)
+        size += stop == 0
+        word &= upto & U64(0x7F7F7F7F7F7F7F7F)
+        for high, by in _SEVENS:
+            moved = word & high
+            word ^= moved
+            word |= moved >> by
         return (word >> U64(1)).view(np.int64) ^ -(word & U64(1)).view(np.int64), size
 
     def _move(self, value: I64, size: I64) -> None:
@@ -264,6 +230,13 @@ class Cursor:
 
     def span(self) -> tuple[I64, I64]:
         """A length-prefixed run of bytes: where it begins and how long it is; 0 for a broken row."""
+        first = self.buffer.bytes[self.pos]
+        if not (first & _NO_SHORT).any() and not self.broken:  # nearly always: short runs that end where they should
+            begin, length = self.pos + 1, (first >> 1).astype(np.int64)
+            after = begin + length
+            if not (after > self.end).any():
+                self.pos = after
+                return begin, length
         broken = self.broken
         length = self.long()
         wrong = length < 0

@@ -278,9 +278,9 @@ def _merged(pieces: Sequence[Piece], rows: int) -> list[Piece]:
 
 def _alike(piece: Words) -> Words | Beside:
     """Words as a block, where those that occur are of one length."""
-    ends = _ends(piece.words)
+    ends, codes = _ends(piece.words), piece.codes.astype(np.int64)
     occurs = np.zeros(len(piece.words), np.bool_)
-    occurs[piece.codes] = True
+    occurs[codes] = True
     size = np.diff(ends)[occurs]
     width = int(size[0])
     if not 0 < width <= BLOCK or (size != width).any():
@@ -288,7 +288,7 @@ def _alike(piece: Words) -> Words | Beside:
     raw = np.frombuffer(piece.words.buffers()[2], np.uint8)
     begin = np.minimum(ends[:-1], len(raw) - width)  # of words that do not occur anything may be taken
     table = np.ndarray((len(raw) - width + 1,), f"V{width}", raw, strides=(1,))[begin]
-    return Beside((Block(table[piece.codes].view(np.uint8).reshape(-1, width)),), width)
+    return Beside((Block(table[codes].view(np.uint8).reshape(-1, width)),), width)
 
 
 def _both(left: Piece, right: Piece, rows: int) -> Piece | None:

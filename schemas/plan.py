@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from schemas import catalog, readers
 from schemas.catalog import Avro
-from schemas.cursor import WORD, Cursor, Fault
+from schemas.cursor import WORD, Cursor
+from schemas.faults import Fault
 from schemas.names import full, kind_of
 from schemas.readers import NUMBERS, Read, SchemaMismatch
 from schemas.skip import Skip, least_bytes, skip_of

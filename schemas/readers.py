@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.catalog import Avro
-from schemas.cursor import Cursor, Fault
+from schemas.cursor import Cursor
+from schemas.faults import Fault
 from schemas.names import kind_of
 
 I64 = npt.NDArray[np.int64]
@@ -173,9 +174,9 @@ def mapping(value: Read, kind: pa.DataType) -> Read:
 
 
 def _offsets(counts: I64) -> pa.Array:
-    ends = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=ends[1:])
-    return pa.array(ends)
+    if len(counts) and (counts == counts[0]).all():  # adding up costs more than all the rest of a list
+        return pa.array(np.arange(len(counts) + 1, dtype=np.int32) * np.int32(counts[0]))
+    return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
 
 def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) -> tuple[I64, list[pa.Array] | None]:
