@@ -73,6 +73,10 @@ _EIGHTS: Final = [1 << 8 * i - 1 for i in range(1, 9)]
 """From each of these sizes on a signed number takes one byte more."""
 _MORE: Final = np.array([0x8080808080808080 & (1 << 8 * i) - 1 for i in range(8)], _U64)
 """The bits that say that a byte is not the last, by how many bytes there are besides the last."""
+_BYTES: Final = np.array([(1 << 8 * i) - 1 for i in range(8)], _U64)
+"""The bits of so many bytes."""
+_LENGTHS: Final = np.array([2 * i << 8 * i for i in range(8)], _U64)
+"""So many bytes as a varint, in the byte above them."""
 
 
 def masked(pool: "Pool", piece: Piece, mask: Mask | None) -> Piece:
@@ -207,8 +211,7 @@ class Pool:
 
     def _short(self, low: U64s, width: I64) -> I64:
         """Decimals of up to seven bytes: the length stands in front of them in one word."""
-        bits = (width << 3).view(_U64)
-        word = (low & ((_U64(1) << bits) - _U64(1))) | (width << 1).view(_U64) << bits
+        word = (low & _BYTES.take(width)) | _LENGTHS.take(width)
         end = np.arange(8, 8 * len(low) + 8, 8)
         return self.rows(word.byteswap().view(np.uint8), end - width - 1, end)
 
