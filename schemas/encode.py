@@ -339,30 +339,29 @@ def _sized(pool: Pool, limbs: npt.NDArray[np.uint64], size: int) -> I64:
     return pool.rows(whole.ravel(), end - size, end)
 
 
-def _blocks(pool: Pool, column: pa.Array, items: pa.LargeBinaryArray, first: int, mask: Mask | None) -> list[Piece]:
-    """One block a row: how many items, the items, and the end; ``items`` begin with the column's item ``first``."""
-    offsets = column.offsets.to_numpy().astype(np.int64) - first
+def _blocks(pool: Pool, column: pa.Array, parts: list[tuple[Write, pa.Array]], mask: Mask | None) -> list[Piece]:
+    """One block a row: how many items, the items, and the end; an item is a value of each part."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    first, last = int(offsets[0]), int(offsets[-1])
     counts = np.diff(offsets)
     filled = counts > 0 if mask is None else (counts > 0) & mask
     end = masked(pool, b"\0", mask)
     if not filled.any():
         return [end]
-    ends = np.frombuffer(items.buffers()[1], np.int64)
-    every, width = int(counts[0]), int(ends[1])
-    if 0 < width * every <= BLOCK and (counts == every).all() and (np.diff(ends) == width).all():
-        row = slice(int(ends[offsets[0]]), int(ends[offsets[-1]]))
-        body: Piece = Block(np.frombuffer(items.buffers()[2], np.uint8)[row].reshape(len(counts), width * every))
-    else:
-        body = np.arange(len(counts)) + pool.add(memoryview(items.buffers()[2]), ends[offsets])
+
+    def items(into: Pool, some: Mask | None) -> list[Piece]:
+        return [piece for write, values in parts for piece in write(into, values.slice(first, last - first), some)]
+
+    if (counts == 1).all():  # an item's pieces are its row's
+        return [masked(pool, varint(1), mask), *items(pool, mask), end]
+    own = Pool()
+    joined = own.join(items(own, None), last - first)
+    ends = np.frombuffer(joined.buffers()[1], np.int64)
+    body = np.arange(len(counts)) + pool.add(memoryview(joined.buffers()[2]), ends[offsets - first])
     head = pool.longs(counts)
     if filled.all():
         return [head, body, end]
     return [masked(pool, head, filled), masked(pool, body, filled), end]
-
-
-def _span(column: pa.Array) -> tuple[int, int]:
-    offsets = column.offsets
-    return offsets[0].as_py(), offsets[-1].as_py()
 
 
 def _array(item: Write, path: str) -> Write:
@@ -372,10 +371,7 @@ def _array(item: Write, path: str) -> Write:
             raise EncodeError(msg)
         if not len(column):
             return [b""]
-        first, last = _span(column)
-        own = Pool()
-        items = own.join(item(own, column.values.slice(first, last - first), None), last - first)
-        return _blocks(pool, column, items, first, mask)
+        return _blocks(pool, column, [(item, column.values)], mask)
 
     return write
 
@@ -389,11 +385,7 @@ def _map(item: Write, path: str) -> Write:
             raise EncodeError(msg)
         if not len(column):
             return [b""]
-        first, last = _span(column)
-        own = Pool()
-        keys, values = column.keys.slice(first, last - first), column.items.slice(first, last - first)
-        items = own.join([*key(own, keys, None), *item(own, values, None)], last - first)
-        return _blocks(pool, column, items, first, mask)
+        return _blocks(pool, column, [(key, column.keys), (item, column.items)], mask)
 
     return write
 
