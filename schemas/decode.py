@@ -8,7 +8,7 @@ shown to fastavro, whose word counts: if it reads the whole body, the row is goo
 Source: docs/semantics.md section 2, the fate "rejected"; docs/decisions/0004-schema-ids.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -20,10 +20,11 @@ import pyarrow as pa
 from schemas import catalog
 from schemas.alone import Alone
 from schemas.catalog import Avro
-from schemas.cursor import MESSAGES, Buffer, Cursor, Fault
+from schemas.cursor import Buffer, Cursor
+from schemas.faults import MESSAGES, Broken, Fault
 from schemas.names import collect
-from schemas.plan import Names, record
-from schemas.readers import SchemaMismatch
+from schemas.plan import Fields, Names, record
+from schemas.readers import SchemaMismatch, joined
 
 I64 = npt.NDArray[np.int64]
 FRAME: Final = 5
@@ -98,9 +99,9 @@ class Decoder:
             return self._together([first.batch, second.batch], places, first.rejected + moved)
         buffer = Buffer(values)
         size = buffer.end - buffer.start
-        framed = (size >= FRAME) & (buffer.bytes[buffer.start] == 0) & (size < LONGEST)
-        head = buffer.words[buffer.start + 1].byteswap() >> np.uint64(32)
-        number = np.where(framed, head.astype(np.int64), -1)
+        head = buffer.words[buffer.start].byteswap() >> np.uint64(24)
+        framed = (size >= FRAME) & (head < 2**32) & (size < LONGEST)
+        number = np.where(framed, head.view(np.int64), -1)
         parts: list[pa.RecordBatch] = []
         places = []
         rejected: list[Refused] = []
@@ -135,7 +136,7 @@ class Decoder:
             return Decoded(parts[0], places[0], rejected)
         place = np.concatenate(places)
         order = pa.array(np.argsort(place, kind="stable"))
-        columns = [pa.concat_arrays([part.column(i) for part in parts]).take(order) for i in range(len(self.schema))]
+        columns = [joined([part.column(i) for part in parts], order) for i in range(len(self.schema))]
         return Decoded(_batch(columns, self.schema, len(place)), np.sort(place), rejected)
 
 
@@ -172,13 +173,17 @@ def _batch(columns: list[pa.Array], schema: pa.Schema, rows: int) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _chosen(batch: pa.RecordBatch, rows: I64) -> pa.RecordBatch:
-    """Rising rows of a batch: where they are long runs these are put together, which costs an eighth of taking row by row."""
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    if len(breaks) * _RUN > len(rows):
-        return batch.take(pa.array(rows))
-    runs = [batch.slice(run[0], len(run)) for run in np.split(rows, breaks) if len(run)]
-    return pa.concat_batches(runs) if runs else batch.slice(0, 0)
+def _left(column: pa.Array, rows: I64, gone: list[int]) -> pa.Array:
+    """A column of these rising rows without those that have gone since.
+
+    Where few have gone, the runs between them are put together, which costs an eighth of taking row by row.
+    """
+    if not gone:
+        return column
+    at = np.searchsorted(rows, np.sort(gone))
+    if len(at) * _RUN > len(rows):
+        return column.take(pa.array(np.delete(np.arange(len(rows)), at)))
+    return pa.concat_arrays([column.slice(begin, end - begin) for begin, end in zip([0, *at + 1], [*at, len(rows)], strict=True)])
 
 
 def _unframed(buffer: Buffer, row: int) -> Refused:
@@ -201,7 +206,7 @@ def _unframed(buffer: Buffer, row: int) -> Refused:
 class _Plan:
     """How one writer's bodies are read: by columns, and what they refuse alone."""
 
-    fields: Callable[[Cursor], list[pa.Array]]
+    fields: Fields
     alone: Alone
     schema: pa.Schema
 
@@ -209,35 +214,43 @@ class _Plan:
         self, buffer: Buffer, rows: I64, schema_id: int, rejected: list[Refused]
     ) -> list[tuple[pa.RecordBatch, I64]]:
         """The good rows in one part or two, each with its places; what is refused is added to ``rejected``."""
-        cursor = Cursor(buffer, rows, buffer.start[rows] + FRAME)
-        columns = self.fields(cursor)
-        cursor.path = ""
-        cursor.blame((cursor.pos != cursor.end) & (cursor.fault == 0), Fault.TRAILING)
-        batch = _batch(columns, self.schema, len(rows))
-        if not cursor.fault.any():
-            return [(batch, rows)]
-        good = np.nonzero(cursor.fault == 0)[0]
-        parts = [(_chosen(batch, good), rows[good])]
+        parts: list[tuple[pa.RecordBatch, I64]] = []
+        columns, left, broken = self._columns(Cursor(buffer, rows, buffer.start[rows] + FRAME, buffer.end[rows]))
+        if len(left):
+            parts.append((_batch(columns, self.schema, len(left)), left))
         saved = {}
-        for i in np.nonzero(cursor.fault)[0].tolist():
-            fault, row = Fault(int(cursor.fault[i])), int(rows[i])
-            record_ = self.alone.read(buffer.body(row, FRAME)) if fault in _ASK else None
+        for refused in broken:
+            record_ = self.alone.read(buffer.body(refused.row, FRAME)) if refused.fault in _ASK else None
             if record_ is None:
-                rejected.append(_refused(cursor, i, fault, schema_id))
+                rejected.append(_refused(refused, schema_id))
             else:
-                saved[row] = record_
+                saved[refused.row] = record_
         if saved:
             columns = self.alone.columns(list(saved.values()))
             parts.append((_batch(columns, self.schema, len(saved)), np.array(list(saved), np.int64)))
         return parts
 
+    def _columns(self, cursor: Cursor) -> tuple[list[pa.Array], I64, list[Broken]]:
+        """The columns of the rows that are good, these rows, and the others, which go as soon as a field is read."""
+        read: dict[int, tuple[pa.Array, I64, int]] = {}
+        broken: list[Broken] = []
+        for place, column in self.fields(cursor):
+            read[place] = column, cursor.rows, len(broken)
+            broken += cursor.shed()
+        cursor.path = ""
+        cursor.blame(cursor.pos != cursor.end, Fault.TRAILING)
+        broken += cursor.shed()
+        gone = [one.row for one in broken]
+        columns = [_left(column, rows, gone[before:]) for _, (column, rows, before) in sorted(read.items()) if column is not None]
+        return columns, cursor.rows, broken
 
-def _refused(cursor: Cursor, i: int, fault: Fault, schema_id: int) -> Refused:
-    path = cursor.buffer.paths[int(cursor.fault_path[i])] or None
-    where = f"byte {int(cursor.fault_at[i])} of the value"
-    message = f"{f'field {path}: ' if path else ''}{MESSAGES[fault]} ({where}); repair the producer"
-    reason = "field_missing" if fault == Fault.MISSING else "undecodable"
-    return Refused(int(cursor.rows[i]), reason, message, path, schema_id)
+
+def _refused(broken: Broken, schema_id: int) -> Refused:
+    path = broken.path or None
+    where = f"byte {broken.at} of the value"
+    message = f"{f'field {path}: ' if path else ''}{MESSAGES[broken.fault]} ({where}); repair the producer"
+    reason = "field_missing" if broken.fault == Fault.MISSING else "undecodable"
+    return Refused(broken.row, reason, message, path, schema_id)
 
 
 def _plan(writer: Avro, reader: Avro, schema: pa.Schema) -> _Plan | Refusal:

@@ -19,15 +19,13 @@ from schemas import catalog
 from schemas.catalog import Avro, Schema, non_null, nullable
 from schemas.cursor import too_large
 from schemas.names import collect, full, kind_of
-from schemas.pieces import Block, Mask, Piece, Pool, masked, varint
+from schemas.pieces import BLOCK, I32, Block, Mask, Piece, Pool, Words, masked, varint
 
 I64 = npt.NDArray[np.int64]
 Write = Callable[[Pool, pa.Array, Mask | None], list[Piece]]
 """Pieces of a column; where the mask is given, rows outside of it have no bytes."""
 
 _WORDS_PER_ROW: Final = 2
-_BLOCK: Final = 256
-"""Texts of one length are laid side by side with their neighbours up to so many bytes."""
 
 
 class EncodeError(ValueError):
@@ -120,6 +118,8 @@ def _value(avro: Avro, named: dict[str, Avro], path: str) -> Write:
 
 
 def _nulls(column: pa.Array) -> Mask:
+    if column.null_count in (0, len(column)):
+        return np.full(len(column), column.null_count > 0)
     return column.is_null().to_numpy(zero_copy_only=False)
 
 
@@ -130,6 +130,8 @@ def _union(avro: list[Avro], named: dict[str, Avro], path: str) -> Write:
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         column = _plain_nulls(column)
+        if absent is not None and column.null_count == len(column):
+            return [masked(pool, absent, mask)]
         missing = _nulls(column) if column.null_count else None
         if missing is not None and mask is not None:
             missing &= mask
@@ -201,16 +203,16 @@ def _text(wanted: pa.DataType, path: str) -> Write:
             column = _cast(column, wanted, path)
         _, ends, data = column.buffers()
         dtype = np.int64 if large else np.int32
-        offsets = np.frombuffer(ends, dtype, len(column) + 1, column.offset * dtype().itemsize).astype(np.int64)
-        raw = memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
-        offsets -= offsets[0]
+        offsets = np.frombuffer(ends, dtype, len(column) + 1, column.offset * dtype().itemsize)
+        first, last = int(offsets[0]), int(offsets[-1])
+        raw = memoryview(data)[first:last] if data is not None else b""
         length = np.diff(offsets)
-        body: Piece
-        if length.min() == length.max() <= _BLOCK:
-            body = Block(np.frombuffer(raw, np.uint8).reshape(len(column), -1)) if len(raw) else b""
-        else:
-            body = np.arange(len(column)) + pool.add(raw, offsets)
-        return [masked(pool, pool.longs(length), mask), masked(pool, body, mask)]
+        least = int(length.min())
+        if least <= BLOCK and least == length.max():
+            body: Piece = Block(np.frombuffer(raw, np.uint8).reshape(len(column), -1)) if len(raw) else b""
+            return [masked(pool, varint(least), mask), masked(pool, body, mask)]
+        body = np.arange(len(column)) + pool.add(raw, offsets.astype(np.int64) - first)
+        return [masked(pool, pool.longs(length.astype(np.int64)), mask), masked(pool, body, mask)]
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         if not len(column):
@@ -220,21 +222,22 @@ def _text(wanted: pa.DataType, path: str) -> Write:
         words = column.dictionary
         if len(words) > _WORDS_PER_ROW * len(column) or words.null_count:
             return plain(pool, column.dictionary_decode(), mask)
+        if not len(words):
+            return [b""]
         own, codes = Pool(), _codes(column)
         encoded = own.join(plain(own, words, None), len(words))
-        if len(words) and codes.min() == codes.max():
+        if codes.min() == codes.max():
             return [masked(pool, encoded[int(codes[0])].as_py(), mask)]
-        first = pool.add(memoryview(encoded.buffers()[2]), np.frombuffer(encoded.buffers()[1], np.int64))
-        return [masked(pool, codes + first, mask)]
+        return [masked(pool, Words(encoded, codes), mask)]
 
     return write
 
 
-def _codes(column: pa.Array) -> I64:
+def _codes(column: pa.Array) -> I32:
     codes = column.indices
     if codes.null_count:
         codes = codes.fill_null(0)
-    return codes.to_numpy().astype(np.int64)
+    return codes.to_numpy().astype(np.int32, copy=False)
 
 
 def _whole(wanted: pa.DataType, path: str) -> Write:
@@ -254,16 +257,16 @@ def _real(wanted: pa.DataType, path: str) -> Write:
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
         column = _cast(column, wanted, path)
-        return [masked(pool, _run(pool, column, size), mask)]
+        return [masked(pool, _run(column, size), mask)]
 
     return write
 
 
-def _run(pool: Pool, column: pa.Array, size: int) -> I64:
+def _run(column: pa.Array, size: int) -> Piece:
     """Values of equal size as they lie in memory."""
     data = column.buffers()[1]
     raw = memoryview(data)[column.offset * size : (column.offset + len(column)) * size] if data is not None else b""
-    return np.arange(len(column)) + pool.add(raw, np.arange(len(column) + 1) * size)
+    return Block(np.frombuffer(raw, np.uint8).reshape(len(column), size)) if len(raw) else b""
 
 
 def _boolean(path: str) -> Write:
@@ -299,7 +302,7 @@ def _enum(avro: Avro, path: str) -> Write:
 
 def _fixed(wanted: pa.DataType, path: str) -> Write:
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
-        return [masked(pool, _run(pool, _cast(column, wanted, path), wanted.byte_width), mask)]
+        return [masked(pool, _run(_cast(column, wanted, path), wanted.byte_width), mask)]
 
     return write
 
@@ -336,25 +339,29 @@ def _sized(pool: Pool, limbs: npt.NDArray[np.uint64], size: int) -> I64:
     return pool.rows(whole.ravel(), end - size, end)
 
 
-def _blocks(pool: Pool, column: pa.Array, items: pa.LargeBinaryArray, first: int, mask: Mask | None) -> list[Piece]:
-    """One block a row: how many items, the items, and the end; ``items`` begin with the column's item ``first``."""
-    offsets = column.offsets.to_numpy().astype(np.int64) - first
+def _blocks(pool: Pool, column: pa.Array, parts: list[tuple[Write, pa.Array]], mask: Mask | None) -> list[Piece]:
+    """One block a row: how many items, the items, and the end; an item is a value of each part."""
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    first, last = int(offsets[0]), int(offsets[-1])
     counts = np.diff(offsets)
     filled = counts > 0 if mask is None else (counts > 0) & mask
     end = masked(pool, b"\0", mask)
     if not filled.any():
         return [end]
-    ends = np.frombuffer(items.buffers()[1], np.int64)
-    body = np.arange(len(counts)) + pool.add(memoryview(items.buffers()[2]), ends[offsets])
+
+    def items(into: Pool, some: Mask | None) -> list[Piece]:
+        return [piece for write, values in parts for piece in write(into, values.slice(first, last - first), some)]
+
+    if (counts == 1).all():  # an item's pieces are its row's
+        return [masked(pool, varint(1), mask), *items(pool, mask), end]
+    own = Pool()
+    joined = own.join(items(own, None), last - first)
+    ends = np.frombuffer(joined.buffers()[1], np.int64)
+    body = np.arange(len(counts)) + pool.add(memoryview(joined.buffers()[2]), ends[offsets - first])
     head = pool.longs(counts)
     if filled.all():
         return [head, body, end]
     return [masked(pool, head, filled), masked(pool, body, filled), end]
-
-
-def _span(column: pa.Array) -> tuple[int, int]:
-    offsets = column.offsets
-    return offsets[0].as_py(), offsets[-1].as_py()
 
 
 def _array(item: Write, path: str) -> Write:
@@ -364,10 +371,7 @@ def _array(item: Write, path: str) -> Write:
             raise EncodeError(msg)
         if not len(column):
             return [b""]
-        first, last = _span(column)
-        own = Pool()
-        items = own.join(item(own, column.values.slice(first, last - first), None), last - first)
-        return _blocks(pool, column, items, first, mask)
+        return _blocks(pool, column, [(item, column.values)], mask)
 
     return write
 
@@ -381,11 +385,7 @@ def _map(item: Write, path: str) -> Write:
             raise EncodeError(msg)
         if not len(column):
             return [b""]
-        first, last = _span(column)
-        own = Pool()
-        keys, values = column.keys.slice(first, last - first), column.items.slice(first, last - first)
-        items = own.join([*key(own, keys, None), *item(own, values, None)], last - first)
-        return _blocks(pool, column, items, first, mask)
+        return _blocks(pool, column, [(key, column.keys), (item, column.items)], mask)
 
     return write
 

@@ -6,16 +6,17 @@ names of nested records need not agree. A type that cannot be read raises Schema
 and breaks only the rows that meet it where it is one branch of a union.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from schemas import catalog, readers
 from schemas.catalog import Avro
-from schemas.cursor import Cursor, Fault
+from schemas.cursor import WORD, Cursor
+from schemas.faults import Fault
 from schemas.names import full, kind_of
 from schemas.readers import NUMBERS, Read, SchemaMismatch
 from schemas.skip import Skip, least_bytes, skip_of
@@ -28,35 +29,65 @@ class Names(NamedTuple):
     reader: dict[str, Avro]
 
 
-def record(writer: Avro, reader: Avro, names: Names, path: str) -> Callable[[Cursor], list[pa.Array]]:
-    """Read the writer's fields in its order; answer the reader's columns in the reader's."""
+_NO_NULL: Final = 64
+"""Branches of a union from this one on take two bytes."""
+_RUN: Final = 3
+"""Fields that may be null and follow each other, from which on it is worth asking whether all of them are."""
+
+
+class _Step(NamedTuple):
+    """How a field of the writer is read, or passed over where the reader does not want it."""
+
+    path: str
+    place: int
+    read: Read | None
+    skip: Skip | None
+    kind: pa.DataType | None
+    nulls: bytes
+    """The body where this field is null, and those behind it that may be, up to a word."""
+
+
+Fields = Callable[[Cursor], Iterator[tuple[int, pa.Array | None]]]
+"""Reads a record's fields one after the other: each column with its place; -1 where a field was passed over."""
+
+
+def record(writer: Avro, reader: Avro, names: Names, path: str) -> Fields:
+    """Read the writer's fields in its order; answer the reader's columns with their places in the reader."""
     sources = _sources(writer, reader)
     defaults = [
         (place, _default(field, names, path))
         for place, field in enumerate(reader["fields"])
         if place not in sources.values()
     ]
-    steps: list[tuple[str, int, Read | None, Skip | None]] = []
-    for field in writer["fields"]:
+    steps: list[_Step] = []
+    for field in reversed(writer["fields"]):
         here = f"{path}.{field['name']}" if path else field["name"]
         place = sources.get(field["name"], -1)
         if place < 0:
-            steps.append((here, place, None, skip_of(field["type"], names.writer)))
+            kind, optional, column, skip = None, True, None, skip_of(field["type"], names.writer)
         else:
-            steps.append((here, place, value(field["type"], reader["fields"][place]["type"], names, here), None))
-    width = len(reader["fields"])
+            _, kind, optional = _target(reader["fields"][place]["type"], names)
+            column, skip = value(field["type"], reader["fields"][place]["type"], names, here), None
+        null = field["type"].index("null") if isinstance(field["type"], list) and "null" in field["type"] else _NO_NULL
+        nulls = bytes([2 * null]) + (steps[-1].nulls if steps else b"") if optional and null < _NO_NULL else b""
+        steps.append(_Step(here, place, column, skip, kind, nulls[:WORD]))
+    steps.reverse()
 
-    def read(cursor: Cursor) -> list[pa.Array]:
-        columns: list[pa.Array] = [None] * width
-        for here, place, column, skip in steps:
-            cursor.path = here
-            if column is not None:
-                columns[place] = column(cursor)
-            elif skip is not None:
-                skip(cursor, 0)
+    def read(cursor: Cursor) -> Iterator[tuple[int, pa.Array | None]]:
+        passed = 0
+        for at, step in enumerate(steps):
+            cursor.path = step.path
+            if passed == at and len(step.nulls) >= _RUN:
+                passed += cursor.passed_if(step.nulls)
+            if at < passed:
+                yield step.place, None if step.kind is None else pa.nulls(cursor.n, step.kind)
+                continue
+            passed += 1
+            if step.skip is not None:
+                step.skip(cursor, 0)
+            yield step.place, None if step.read is None else step.read(cursor)
         for place, default in defaults:
-            columns[place] = default.take(pa.array(np.zeros(cursor.n, np.int64)))
-        return columns
+            yield place, pa.nulls(cursor.n, default.type) if default.null_count else default.take(pa.array(np.zeros(cursor.n, np.int64)))
 
     return read
 
@@ -148,10 +179,8 @@ def _ends(values: list[Any]) -> pa.Array:
 
 def value(writer: Avro, reader: Avro, names: Names, path: str) -> Read:
     """How a value of the writer's type becomes a column of the reader's."""
-    writer, reader = full(writer, names.writer), full(reader, names.reader)
-    optional = catalog.nullable(reader)
-    inner = full(catalog.non_null(reader), names.reader) if isinstance(reader, list) else reader
-    kind = catalog.arrow_type(inner, dict(names.reader))
+    writer = full(writer, names.writer)
+    inner, kind, optional = _target(reader, names)
     if isinstance(writer, list):
         return _union(writer, (inner, kind, optional), names, path)
     if writer == "null":
@@ -161,16 +190,25 @@ def value(writer: Avro, reader: Avro, names: Names, path: str) -> Read:
     return _plain(writer, inner, kind, names, path)
 
 
+def _target(reader: Avro, names: Names) -> tuple[Avro, pa.DataType, bool]:
+    """The reader's type without null, its column, and whether it may be null."""
+    reader = full(reader, names.reader)
+    inner = full(catalog.non_null(reader), names.reader) if isinstance(reader, list) else reader
+    return inner, catalog.arrow_type(inner, dict(names.reader)), catalog.nullable(reader)
+
+
 def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Names, path: str) -> Read:
     """The branch of each row, then the rows of each branch on their own; mostly all rows are of one branch."""
     kind = target[1]
     branches = _branches(writer, target, names, path)
 
     def read(cursor: Cursor) -> pa.Array:
-        begin, chosen = cursor.pos, cursor.long()
-        alone = branches[chosen[0]] if cursor.n and 0 <= chosen[0] < len(branches) else Fault.INDEX
-        if not isinstance(alone, Fault) and not cursor.fault.any() and (chosen == chosen[0]).all():
-            return alone(cursor)
+        begin, same = cursor.pos, cursor.same()
+        if same is not None and 0 <= same < len(branches):
+            only = branches[same]
+            if not isinstance(only, Fault):
+                return only(cursor)
+        chosen = np.full(cursor.n, same) if same is not None else cursor.long()
         cursor.blame((chosen < 0) | (chosen >= len(branches)), Fault.INDEX, begin)
         for number, branch in enumerate(branches):
             if isinstance(branch, Fault):
@@ -182,7 +220,7 @@ def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Na
             mine = sound & (chosen == number)
             if isinstance(branch, Fault) or not mine.any():
                 continue
-            if mine.all():
+            if cursor.whole(mine):
                 return branch(cursor)
             part = cursor.part(mine)
             places[mine] = np.arange(part.n) + sum(map(len, parts))
@@ -191,8 +229,7 @@ def _union(writer: list[Avro], target: tuple[Avro, pa.DataType, bool], names: Na
         cursor.path = path
         if not parts:
             return pa.nulls(cursor.n, kind)
-        together = pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
-        return together.take(pa.array(places, mask=None if sound.all() else ~sound))
+        return readers.joined(parts, pa.array(places))
 
     return read
 
@@ -253,7 +290,10 @@ def _struct(writer: Avro, reader: Avro, kind: pa.DataType, names: Names, path: s
     read = record(writer, reader, names, path)
 
     def struct(cursor: Cursor) -> pa.Array:
-        columns = read(cursor)
+        columns: list[pa.Array] = [None] * len(fields)
+        for place, column in read(cursor):
+            if place >= 0:
+                columns[place] = column
         return pa.StructArray.from_arrays(columns, fields=fields) if fields else pa.array([{}] * cursor.n, kind)
 
     return struct

@@ -6,7 +6,7 @@ pass are refused here, because a figure or an instant would change: a decimal of
 unit read as a coarser one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.catalog import Avro
-from schemas.cursor import Cursor, Fault
+from schemas.cursor import Cursor
+from schemas.faults import Fault
 from schemas.names import kind_of
 
 I64 = npt.NDArray[np.int64]
@@ -136,7 +137,10 @@ def enum(writer: Avro, reader: Avro) -> Read:
     size = len(writer["symbols"])
 
     def read(cursor: Cursor) -> pa.Array:
-        begin, index = cursor.pos, cursor.long()
+        begin, same = cursor.pos, cursor.same()
+        if same is not None and 0 <= same < size and codes[same] >= 0:
+            return pa.DictionaryArray.from_arrays(pa.array(np.full(cursor.n, codes[same])), words)
+        index = cursor.long() if same is None else np.full(cursor.n, same)
         code = codes[np.where((index >= 0) & (index < size), index, size)]
         cursor.blame(code < 0, Fault.INDEX, begin)
         return pa.DictionaryArray.from_arrays(pa.array(np.maximum(code, 0)), words)
@@ -170,6 +174,8 @@ def mapping(value: Read, kind: pa.DataType) -> Read:
 
 
 def _offsets(counts: I64) -> pa.Array:
+    if len(counts) and (counts == counts[0]).all():  # adding up costs more than all the rest of a list
+        return pa.array(np.arange(len(counts) + 1, dtype=np.int32) * np.int32(counts[0]))
     return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
 
@@ -190,8 +196,9 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
             going &= left > 0
         if not going.any():
             break
-        reading = _or_all(going, cursor)
-        if reading.all():
+        reading = going
+        if cursor.whole(going):
+            reading = np.ones(cursor.n, np.bool_)
             pieces.append(read(cursor))
         else:
             part = cursor.part(reading)
@@ -199,8 +206,8 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
             cursor.merge(reading, part)
         cursor.path = path
         places.append(np.nonzero(reading)[0])
-        counts[reading] += 1
-        left[going] -= 1
+        counts += reading
+        left -= going
         going &= cursor.fault == 0
         if len(pieces) >= ROUNDS:
             cursor.blame(going, Fault.COUNT if width == 0 else Fault.MANY)
@@ -210,35 +217,44 @@ def items(cursor: Cursor, read: Callable[[Cursor], list[pa.Array]], width: int) 
     if len(pieces) == 1:
         return counts, pieces[0]
     order = pa.array(np.argsort(np.concatenate(places), kind="stable"))
-    return counts, [pa.concat_arrays(list(column)).take(order) for column in zip(*pieces, strict=True)]
+    return counts, [joined(column, order) for column in zip(*pieces, strict=True)]
 
 
-def _or_all(rows: Mask, cursor: Cursor) -> Mask:
-    """These rows, or all where the others are broken: a broken row reads as nothing, and leaving it out costs more."""
-    broken = cursor.fault > 0
-    return rows | broken if (rows | broken).all() else rows
+def joined(parts: Sequence[pa.Array], order: pa.Array) -> pa.Array:
+    """The rows of all parts in another order; where none has a value nothing is moved."""
+    kind = parts[0].type
+    if all(part.null_count == len(part) for part in parts):
+        return pa.nulls(len(order), kind)
+    if pa.types.is_struct(kind) and kind.num_fields and not any(part.null_count for part in parts):
+        columns = [joined([part.field(i) for part in parts], order) for i in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(columns, fields=list(kind))
+    return pa.concat_arrays(parts).take(order)
 
 
 def _blocks(cursor: Cursor, heads: Mask, width: int, had: I64, left: I64) -> None:
     """Set how many items are left in the blocks that begin in some of the rows."""
-    reading = _or_all(heads, cursor)
-    if reading.all():
+    if cursor.whole(heads):  # a broken row reads as nothing, and leaving it out costs more
         left[:] = _counts(cursor, width, had)
         return
-    part = cursor.part(reading)
-    left[reading] = _counts(part, width, had[reading])
-    cursor.merge(reading, part)
+    part = cursor.part(heads)
+    left[heads] = _counts(part, width, had[heads])
+    cursor.merge(heads, part)
 
 
 def _counts(cursor: Cursor, width: int, had: I64) -> I64:
     """Read a block's count in each row (and its size in bytes, where the count is negative): 0 at the end or in a broken row."""
-    begin, count = cursor.pos, cursor.long()
+    begin, same = cursor.pos, cursor.same()
+    if same == 0:
+        return np.zeros(cursor.n, np.int64)
+    count = cursor.long() if same is None else np.full(cursor.n, same)
     negative = count < 0
     if negative.any():
         sized = cursor.part(negative)
         sized.long()
         cursor.merge(negative, sized)
         count = np.where(negative, -count, count)
-    most = (cursor.end - cursor.pos) // width if width else ROUNDS - had
+    most = cursor.end - cursor.pos if width else ROUNDS - had
+    if width > 1:
+        most //= width
     cursor.blame((count < 0) | (count > most), Fault.COUNT, begin)
     return np.where(cursor.fault > 0, 0, count)

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from schemas import readers
 from schemas.catalog import Avro
-from schemas.cursor import Cursor, Fault
+from schemas.cursor import Cursor
+from schemas.faults import Fault
 from schemas.names import full, kind_of
 
 Skip = Callable[[Cursor, int], None]

@@ -3,6 +3,7 @@
 import datetime as dt
 import io
 import json
+import random
 import struct
 from decimal import Decimal
 from typing import Any
@@ -184,6 +185,24 @@ def test_what_is_decoded_is_encoded_to_the_same_bytes_with_strings_as_words_too(
     encoder = Encoder(avro, 7)
     assert encoder.encode(decoded).to_pylist() == values.to_pylist()
     assert encoder.encode(pa.RecordBatch.from_arrays(columns, decoded.schema.names)).to_pylist() == values.to_pylist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches(), st.integers(0, 2**32))
+def test_many_rows_of_few_kinds_are_written_and_read_like_each_of_them(
+    batch: tuple[Any, list[dict[str, Any]]], seed: int
+) -> None:
+    avro, kinds = batch
+    each = [framed(7, avro, row) for row in kinds]
+    chosen = random.Random(seed).choices(range(len(kinds)), k=300) if kinds else []  # noqa: S311 - an order, no secret
+    values = pa.array([each[i] for i in chosen], pa.large_binary())
+    decoder, encoder = Decoder(avro, {7: avro}), Encoder(avro, 7)
+    few = decoder.decode(pa.array(each, pa.large_binary())).batch.to_pylist()
+    many = decoder.decode(values).batch
+    assert many.to_pylist() == [few[i] for i in chosen]
+    words = [c.dictionary_encode() if c.type in (pa.string(), pa.binary()) else c for c in many.columns]
+    assert encoder.encode(many).equals(values)
+    assert encoder.encode(pa.RecordBatch.from_arrays(words, many.schema.names)).equals(values)
 
 
 WIDER = {"int": ["int", "long", "float", "double"], "long": ["long", "double"], "float": ["float", "double"]}

@@ -127,6 +127,29 @@ def test_every_poison_at_once_leaves_every_good_row() -> None:
     assert decoded.batch["id"].to_pylist() == ["evt-2"] * len(POISON)
 
 
+def test_a_row_is_told_in_company_what_it_is_told_alone() -> None:
+    cut = [GOOD[1][:length] for length in range(len(GOOD[1]))]
+    flipped = [GOOD[1][:at] + bytes([GOOD[1][at] ^ 0x81]) + GOOD[1][at + 1 :] for at in range(5, len(GOOD[1]))]
+    rows = [row for broken in (*cut, *flipped) for row in (broken, GOOD[2], GOOD[3])]
+    decoder = Decoder(USAGE, {1: BENCH})
+    found = decoder.decode(values(*rows))
+    alone = [decoder.decode(values(row)) for row in rows]
+    assert found.rejected == [refused._replace(row=i) for i, one in enumerate(alone) for refused in one.rejected]
+    assert found.batch.to_pylist() == [row for one in alone for row in one.batch.to_pylist()]
+    assert len({refused.path for refused in found.rejected}) == 8, "every field and the end of the body had its fault"
+
+
+def test_fields_that_are_null_together_are_told_apart_where_the_body_ends_among_them() -> None:
+    avro = record(("a", "int"), *((f"f{i}", ["null", "string"]) for i in range(12)), ("z", "int"))
+    full = framed(7, avro, {"a": 1, **{f"f{i}": None for i in range(12)}, "z": 2})
+    some = framed(7, avro, {"a": 1, **{f"f{i}": "x" if i in (3, 9) else None for i in range(12)}, "z": 2})
+    decoder = Decoder(avro, {7: avro})
+    found = decoder.decode(values(full, full[:10], full, full[:16], some))
+    assert [(refused.row, refused.path) for refused in found.rejected] == [(1, "f4"), (3, "f10")]
+    assert [row["z"] for row in found.batch.to_pylist()] == [2, 2, 2]
+    assert [[i for i in range(12) if row[f"f{i}"]] for row in found.batch.to_pylist()] == [[], [], [3, 9]]
+
+
 def test_another_producers_schema_is_read_into_the_catalogues_fields() -> None:
     decoded = Decoder(USAGE, {1: BENCH}).decode(values(*GOOD))
     assert decoded.batch.schema == catalog.arrow_schema("usage_event")
