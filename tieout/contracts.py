@@ -122,7 +122,7 @@ _T = TypeVar("_T")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def _document(cls: type[_T]) -> type[_T]:
     """How every part of a contract is declared: frozen, strict about unknown fields, and small in memory."""
-    return dataclass(cls, frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", defer_build=True))  # type: ignore[return-value]
+    return dataclass(cls, frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))  # type: ignore[return-value]
 
 
 @_document

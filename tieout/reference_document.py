@@ -20,7 +20,7 @@ from tieout.contracts import Currency, Instant, Name, exact_decimal, parse_charg
 from tieout.problems import ContractRefused, Problem
 from tieout.reference import KINDS
 
-_STRICT: Final = ConfigDict(extra="forbid", defer_build=True)
+_STRICT: Final = ConfigDict(extra="forbid")
 _KEY_BYTES: Final = 32
 _RATE_DIGITS: Final = 24
 _RATE_SCALE: Final = 12

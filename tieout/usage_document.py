@@ -44,7 +44,7 @@ def _micros(value: datetime) -> datetime:
 _Quantity = Annotated[Decimal, BeforeValidator(exact_decimal), _digits(money.QUANTITY_DIGITS, money.QUANTITY_SCALE)]
 _Amount = Annotated[Decimal, BeforeValidator(exact_decimal), _digits(money.RATED_DIGITS, money.RATED_SCALE)]
 _Instant = Annotated[datetime, BeforeValidator(instant), AfterValidator(_micros)]
-_strict: Final = dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", defer_build=True))
+_strict: Final = dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 
 
 @_strict

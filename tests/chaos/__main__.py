@@ -34,21 +34,21 @@ def main(arguments=None):
 def campaign(plan, folder, told=print):
     """Run a plan on a broker of its own, behind proxies of the cells' own where the plan asks for a bad network."""
     with ExitStack() as stack:
-        broker, proxies = stack_of(stack, folder, plan.cells, network=plan.network)
+        broker, proxies = stack_of(stack, folder, plan.cells + 1, network=plan.network)
         return Campaign(plan, folder, broker, proxies=proxies, told=told).run()
 
 
-def stack_of(stack, folder, cells, *, network):
-    """A broker, and a proxy before it for each cell where the network is to be bad."""
+def stack_of(stack, folder, processes, *, network):
+    """A broker, and a proxy before it for each process (the cells, and the ticker) where the network is to be bad."""
     proxies, listeners = [], []
     if network:
         server = Toxiproxy(folder / "toxiproxy")
         server.start()
         stack.callback(server.kill)
-        ports = loopback.free(2 * cells)
+        ports = loopback.free(2 * processes)
         for number, (behind, before) in enumerate(zip(ports[::2], ports[1::2], strict=True)):
-            listeners.append(Listener(f"CELL{number}", behind, before))
-            proxies.append(server.proxy(f"cell-{number}", behind, before))
+            listeners.append(Listener(f"PROCESS{number}", behind, before))
+            proxies.append(server.proxy(f"process-{number}", behind, before))
     broker = Broker(folder / "broker", listeners=listeners)
     broker.start()
     stack.callback(broker.kill)

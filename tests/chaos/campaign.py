@@ -6,8 +6,8 @@ and every draw; the instants at which they hit are the machine's, so a repeat is
 
 import random
 import time
+import traceback
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,12 +18,12 @@ from tests.chaos import cells, faults, judge, oracle, wire
 from tests.chaos.feeder import Feeder
 from tests.chaos.input import SPAN, START, Shares, make
 from tests.chaos.observed import Reader
+from tests.chaos.supervisor import Stalled, Supervisor
 from tests.chaos.ticking import Ticker
 from tieout.usage_stage import Limits
 
-PROBE_SECONDS = 3
-DEATHS = 6
-"""A cell that ends by itself so often in a row will not come back."""
+LAST = 64
+"""Positions in which the last token is, whatever was aborted after it."""
 
 
 class Plan(NamedTuple):
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     unanswered: int = 3
     full_disks: int = 2
     tickers: int = 4
-    """How often the ticker is killed; where it is not, none runs."""
+    """How often the ticker is killed or replaced; where it is not, none runs."""
     partitions: int = 12
     cells: int = 3
     customers: int = 300
@@ -78,11 +78,7 @@ class Report:
         return self.figures.get("kills", 0)
 
 
-class Stalled(Exception):
-    """The cells do not get on; the message says which and what they said."""
-
-
-class Campaign:
+class Campaign(Supervisor):
     """A running campaign, as the faults see it."""
 
     def __init__(self, plan, folder, broker, *, proxies=(), command=cells.COMMAND, told=print):
@@ -97,7 +93,6 @@ class Campaign:
         self.count, self.generation = plan.cells, 1
         self.expected, self.deaths, self.files, self.shielded = {}, Counter(), Counter(), set()
         self.kills = self.slice = 0
-        self._probed = 0.0
 
     def run(self):
         began = time.monotonic()
@@ -106,7 +101,7 @@ class Campaign:
         self.group = cells.Group()
         try:
             if self.plan.tickers:
-                self.ticker = Ticker(self.deployment, self.group, START)
+                self.ticker = Ticker(self.deployment, self.group, START, self.proxies[self.plan.cells] if self.proxies else None)
             self.feeder.start()
             self._strike()
             self._drain()
@@ -125,7 +120,7 @@ class Campaign:
     def _strike(self):
         plan, rnd = self.plan, self.rnd
         special = [faults.zombie] * plan.zombies + [faults.take_over] * plan.take_overs + [faults.frozen_past_the_timeout] * plan.freezes
-        special += [faults.ticker_killed] * plan.tickers
+        special += [faults.TICKER[number % len(faults.TICKER)] for number in range(plan.tickers)]
         special += [faults.rescaled] * plan.rescales + [faults.commit_unanswered] * plan.unanswered + [faults.disk_full] * plan.full_disks
         broker = faults.NETWORK if plan.network else faults.BROKER
         special += [broker[number % len(broker)] for number in range(plan.broker_faults)]
@@ -174,7 +169,7 @@ class Campaign:
 
     def _clocks(self):
         """The clock of each partition, by its last token."""
-        return [wire.decode("state_token", found[-1].value)["clock"] if found else None for found in self.reader.topic(judge.TOKEN, last=8)]
+        return [wire.decode("state_token", found[-1].value)["clock"] if found else None for found in self.reader.topic(judge.TOKEN, last=LAST)]
 
     def _now(self):
         """The time of the last event that was appended, as the input is made."""
@@ -197,12 +192,16 @@ class Campaign:
         deadline = time.monotonic() + self.plan.stall_seconds
         while not all(cell.ended for cell in ending):
             if time.monotonic() > deadline:
-                raise Stalled(f"cells do not end when told to: {[cell.words for cell in ending if not cell.ended]}")
+                hang = [(cell.number, cell.health()) for cell in ending if not cell.ended]
+                for cell in ending:
+                    cell.abort()
+                raise Stalled(f"cells do not end when told to: {hang}")
+            self._probe()
             time.sleep(0.02)
         for cell in ending:
             if cell.fenced:
-                self.report.hits["fenced by a timeout"] += 1
-            elif cell.process.returncode and not cell.stopped_young and not cell.was_ending:
+                self._fenced_by_a_timeout(cell)
+            elif self.expected[cell.number] != "killed" and cell.process.returncode and not cell.stopped_young and not cell.was_ending:
                 self._unexpected(cell)
 
     def _judge(self):
@@ -212,12 +211,15 @@ class Campaign:
             self.report.breaks.append(judge.Break("feeder", repr(self.feeder.failure)))
         began = time.monotonic()
         if not stalled:
-            found = judge.judge(self.reader, self.deployment.installation + ".usage", self.given.records, documents)
-            self.report.breaks += found.breaks
-            self.report.figures |= found.figures
+            try:
+                found = judge.judge(self.reader, self.deployment.installation + ".usage", self.given.records, documents)
+                self.report.breaks += found.breaks
+                self.report.figures |= found.figures
+            except Exception:  # noqa: BLE001 - no verdict is a break, and what else was found is told with it
+                self.report.breaks.append(judge.Break("no verdict", traceback.format_exc()))
         self.told(f"judged, {time.monotonic() - began:.1f} s")
         self.reader.close()
-        self.report.figures |= {"kills": self.kills, "lives": len(self.expected) + len(self.loose), **self.files}
+        self.report.figures |= {"kills": self.kills, "lives": len(self.expected), **self.files}
 
     # what the faults use
 
@@ -281,61 +283,14 @@ class Campaign:
     def _open_to_faults(self):
         return [cell for ordinal, cell in self.running.items() if ordinal not in self.shielded and not cell.ended]
 
-    @contextmanager
-    def spared(self, ordinal):
-        """No other fault strikes this cell within it."""
-        self.shielded.add(ordinal)
-        try:
-            yield
-        finally:
-            self.shielded.discard(ordinal)
-
     def ahead_of(self, cell):
-        """Whether the broker holds commits of a cell that the cell does not know to be done."""
-        known = {partition["partition"]: partition["sequence"] for partition in cell.health()["partitions"]}
-        there = [wire.decode("state_token", found[-1].value)["sequence"] if found else 0 for found in self.reader.topic(judge.TOKEN, last=8)]
+        """Whether the broker holds commits of a cell that the cell does not know to be done; not where it does not say what it knows."""
+        told = cell.health()
+        if told is None:
+            return False
+        known = {partition["partition"]: partition["sequence"] for partition in told["partitions"] if partition["restored"]}
+        there = [wire.decode("state_token", found[-1].value)["sequence"] if found else 0 for found in self.reader.topic(judge.TOKEN, last=LAST)]
         return any(there[partition] > sequence for partition, sequence in known.items())
-
-    def cell(self, ordinal):
-        """The present life of a cell."""
-        self._tend()
-        return self.running[ordinal]
-
-    def partitions_of(self, cell):
-        return [partition for partition in range(self.plan.partitions) if partition % self.count == cell.ordinal]
-
-    def kill(self, cell):
-        """Kill -9."""
-        if cell.ended:
-            return
-        self.expected[cell.number] = "killed"
-        cell.kill()
-        self.kills += 1
-        self._tend()
-
-    def expect(self, cell, how):
-        """Say that a cell may end in this way."""
-        self.expected[cell.number] = how
-
-    def replace(self, cell):
-        """Start another process for the same partitions; the cell goes on, or stays frozen, beside it."""
-        self.expected[cell.number] = "fenced"
-        self.loose.append(cell)
-        self._start(cell.ordinal)
-        return self.running[cell.ordinal]
-
-    def fenced(self, cell, what):
-        """Wait until a replaced cell meets its fence, at its next commit; where no input is left for one it is told to end."""
-        self.until(lambda: cell.ended or self.done, "the end of a replaced cell", feeding=True)
-        if not cell.ended:
-            cell.kill()
-            return f"{what}, idle"
-        self.must_be_fenced(cell)
-        return what
-
-    def must_be_fenced(self, cell):
-        if not cell.fenced:
-            self.report.breaks.append(judge.Break("fence", f"cell {cell.ordinal} was replaced and ended with {cell.process.returncode}: {cell.words}"))
 
     def committed(self, partitions):
         """How many usage records of these partitions are committed."""
@@ -365,66 +320,8 @@ class Campaign:
             for cell in old:
                 self.must_be_fenced(cell)
 
-    # cells
-
     def _at(self, topic):
         return [max(0, position) for position in self.reader.positions(self.deployment.installation + ".usage", topic)]
-
-    def _start(self, ordinal):
-        draw = self.rnd.random()
-        if any(cell.ordinal == ordinal and not cell.ended for cell in self.loose):
-            pass  # whom it replaces has the files still
-        elif draw < 1 / 3:
-            self.files["files deleted"] += cells.delete_local_files(self.deployment, ordinal)
-            self.files["starts without files"] += 1
-        elif draw < 1 / 2:
-            self.files["files torn"] += cells.tear_a_local_file(self.deployment, ordinal, self.rnd)
-        bootstrap = self.proxies[ordinal].address if self.proxies else None
-        often = self.deployment.command == cells.COMMAND and self.rnd.random() < self.plan.full_states
-        command = ("-m", "tests.chaos.bugged", "full_states") if often else self.deployment.command
-        self.running[ordinal] = cells.Cell(self.deployment, self.group, ordinal, self.count, self.generation, bootstrap=bootstrap, command=command)
-        self.expected.setdefault(self.running[ordinal].number, None)
-
-    def _tend(self):
-        """Start again every cell that has ended; one that ends by itself is a break."""
-        if self.feeder.failure is not None:
-            raise Stalled(f"the feeder failed: {self.feeder.failure!r}")
-        self._probe()
-        if self.ticker is not None:
-            self.ticker.tell(self._now())
-            if self.ticker.ended_by_itself:
-                raise Stalled(f"the ticker has ended by itself: {self.ticker.words}")
-        for ordinal, cell in list(self.running.items()):
-            if not cell.ended:
-                continue
-            how = self.expected[cell.number]
-            if how == "killed" or (how == "fenced" and cell.fenced) or (how == "disk full" and cell.wrote_nowhere):
-                self.deaths[ordinal] = 0
-            elif cell.fenced:
-                self.report.hits["fenced by a timeout"] += 1
-            else:
-                self._unexpected(cell)
-                self.deaths[ordinal] += 1
-                if self.deaths[ordinal] >= DEATHS:
-                    raise Stalled(f"cell {ordinal} ends again and again: {cell.words}")
-            self._start(ordinal)
-
-    def _probe(self):
-        """Kill a cell that hangs, as a supervisor does by its liveness: a call of the client may never come back (librdkafka issue 5456)."""
-        if time.monotonic() < self._probed + PROBE_SECONDS:
-            return
-        self._probed = time.monotonic()
-        for cell in self.running.values():
-            found = None if cell.ended else cell.health()
-            if found is not None and cell.was_live and not found["live"]:
-                self.report.hits["restarted by its liveness"] += 1
-                self.expected[cell.number] = "killed"
-                cell.kill()
-            cell.was_live |= found is not None and found["live"]
-
-    def _unexpected(self, cell):
-        self.report.breaks.append(judge.Break("exit", f"cell {cell.ordinal}, life {cell.number}, ended by itself with {cell.process.returncode}: {cell.words}"))
-
 
 def cells_partition(document, partitions):
     return judge.ids.partition_of(document["customer_id"], partitions)

@@ -20,6 +20,7 @@ from flows.stack import loopback
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ("-m", "flows.cli")
+FENCED = "another process has taken this partition"
 
 
 class Deployment(NamedTuple):
@@ -51,13 +52,13 @@ class Group:
 
 
 class Cell:
-    """One life of a cell."""
+    """One life of a cell; ``troubled``: something else than kills has struck since it began, so it may end fenced or hang."""
 
     lives = 0
 
     def __init__(self, deployment, group, ordinal, cells, generation, *, bootstrap=None, drain=False, command=None):
         Cell.lives += 1
-        self.ordinal, self.number, self.was_live, self._was_young = ordinal, Cell.lives, False, False
+        self.ordinal, self.number, self.was_live, self.troubled, self._was_young = ordinal, Cell.lives, False, False, False
         self.port = loopback.free(1)[0]
         self.said = deployment.folder / f"cell-{ordinal}-life-{self.number}.log"
         self.cache = cache_of(deployment, ordinal)
@@ -69,7 +70,7 @@ class Cell:
         with self.said.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(command or deployment.command), *options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=group.number,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
             )
 
     @property
@@ -84,11 +85,19 @@ class Cell:
 
     @property
     def fenced(self):
-        return self.ended and self.process.returncode == 1 and "another process has taken this partition" in self.words
+        return self.ended and self.process.returncode == 1 and FENCED in self.words
 
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def abort(self):
+        """Kill it; it says first where each of its threads is."""
+        self.process.send_signal(signal.SIGABRT)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -107,8 +116,9 @@ class Cell:
 
     @property
     def was_ending(self):
-        """Whether it had said its last word, why it ends, before the signal came."""
-        return self.process.returncode == -signal.SIGTERM and self.words.split(" | ")[-1].startswith("tieout: ")
+        """Whether it had said its last word, that it was fenced or cannot write its folder, before the signal came."""
+        last = self.words.split(" | ")[-1]
+        return self.process.returncode == -signal.SIGTERM and last.startswith("tieout: ") and (FENCED in last or str(self.cache) in last)
 
     @property
     def wrote_nowhere(self):
@@ -145,7 +155,7 @@ def rescale(deployment, count):
     ]
     for _ in range(10):
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if "another process has taken this partition" not in answer.stderr:
+        if FENCED not in answer.stderr:
             break
     assert answer.returncode == 0, answer.stderr
     return int(re.search(r"--generation (\d+)", answer.stdout)[1])

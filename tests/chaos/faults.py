@@ -7,16 +7,16 @@ endpoint, everything else is a window of time.
 
 import resource
 import time
+from contextlib import nullcontext
 
 from flows import topics
 from flows.usage_records import FLOW
-from tests.chaos.cells import local_files
 
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
 ANSWERS = 12
 """Times that answers are lost for a second before they are lost whether a commit was done or not."""
-LEAST_FILE = 64 * 1024
-"""What a cell prints must have its place."""
+LEAST_FILE = 16 * 1024
+"""What a cell prints must have its place; its identities take more, at the latest when it ends."""
 LOOKS = 60
 """Times that a cell is frozen for a look before it is killed wherever it is."""
 
@@ -51,25 +51,30 @@ def in_restore(run, rnd):
 def in_commit(run, rnd):
     """A cell is killed while one of its transactions is open on the broker."""
     cell = run.working()
+    hit = _frozen_in_commit(run, rnd, cell)
+    run.kill(cell)
+    return "commit" if hit else "uniform"
+
+
+def _frozen_in_commit(run, rnd, cell):
+    """Freeze a cell while one of its transactions is open; whether that came about."""
     mine = run.partitions_of(cell)
     for look in range(LOOKS):
         run.wait(rnd.uniform(0.01, 0.06))
         if cell.ended:
-            return "uniform"
+            return False
         cell.freeze()
         if _open(run, mine):
-            run.kill(cell)
-            return "commit"
+            return True
         cell.wake()
         if look % 10 == 9:
             run.feed()
-    run.kill(cell)
-    return "uniform"
+    return False
 
 
-def _open(run, partitions):
+def _open(run, partitions, written=(SEEN, TOKEN, topics.RATED)):
     """Whether a transaction is open on the broker in some partitions."""
-    written = [SEEN, TOKEN, topics.RATED]
+    written = list(written)
     return run.reader.ends(written, partitions) != run.reader.ends(written, partitions, committed=False)
 
 
@@ -92,11 +97,11 @@ def zombie(run, rnd):
     cell = run.working()
     run.wait(rnd.uniform(0, 0.5))
     cell.freeze()
-    replacement = run.replace(cell)
+    run.replace(cell)
     before = run.committed(run.partitions_of(cell))
-    run.until(replacement.up, "the replacement's restore")
+    run.until(lambda: run.running[cell.ordinal].up(), "the replacement's restore")
     run.feed()
-    run.until(lambda: replacement.ended or run.committed(run.partitions_of(cell)) > before or run.done, "the replacement's commit", feeding=True)
+    run.until(lambda: run.committed(run.partitions_of(cell)) > before or run.done, "the replacement's commit", feeding=True)
     run.wait(rnd.uniform(0, 1))
     cell.wake()
     return run.fenced(cell, "zombie")
@@ -111,14 +116,17 @@ def take_over(run, rnd):
 
 
 def frozen_past_the_timeout(run, rnd):
-    """A cell is frozen until the broker has aborted what it left open, and nobody replaces it."""
+    """A cell is frozen amid a commit until the broker has aborted that, and nobody replaces it."""
     cell = run.working()
-    run.wait(rnd.uniform(0, 0.3))
+    mine = run.partitions_of(cell)
     run.expect(cell, "fenced")
+    _frozen_in_commit(run, rnd, cell)
     cell.freeze()
-    run.wait(rnd.uniform(21, 26))
+    run.wait(1)  # an end of the transaction that was on its way has come
+    hit = not cell.ended and _open(run, mine)
+    run.until(lambda: not _open(run, mine), "the broker's end of a transaction that nobody ends", pause=0.3)
     cell.wake()
-    return "frozen past the timeout"
+    return f"frozen past the timeout, {'in a commit' if hit else 'idle'}"
 
 
 def broker_killed(run, rnd):
@@ -173,22 +181,30 @@ def commit_unanswered(run, rnd):
     """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
     cell = run.working()
     proxy, seconds, mine = run.proxies[cell.ordinal], run.plan.unanswered_seconds, run.partitions_of(cell)
+    if run.ticker is not None:
+        run.ticker.proxy.latency(rnd.randrange(150, 400), stream="upstream")
     for _ in range(ANSWERS):
-        proxy.latency(rnd.randrange(150, 400))  # most of a commit's time is now the way of its answers
+        cell = run.cell(cell.ordinal)
+        way = rnd.randrange(150, 400)
+        proxy.latency(way, stream="upstream")  # most of a commit's time is now the way of its requests; an answer in a proxy would pass what is put after it
         run.wait(rnd.uniform(0.5, 2))
-        for _ in range(LOOKS):
-            if cell.ended or _open(run, mine):
+        for _ in range(3 * LOOKS):
+            if cell.ended or _open(run, mine, [TOKEN]):
                 break
-            run.wait(0.02)
+            run.wait(0.01)
+        run.wait(rnd.uniform(1, 4) * way / 1000)  # after the token go the positions, by two requests, and then the end
         proxy.swallow()
         run.wait(1)
-        ahead = not cell.ended and run.ahead_of(cell)
+        ahead = run.ahead_of(cell)
         if ahead or rnd.random() < 0.05:
             break
         proxy.heal()
         run.feeder.release(run.slice // 4)
     else:
         proxy.swallow()
+    if run.ticker is not None:
+        run.ticker.proxy.swallow()
+        run.report.hits["ticker unanswered"] += 1
     with run.spared(cell.ordinal):
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -197,23 +213,24 @@ def commit_unanswered(run, rnd):
             else:
                 run.wait(min(left, 5))
     proxy.heal()
-    before = run.committed(run.partitions_of(cell))
-    run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > before or run.done, "the commits after an unanswered one", feeding=True)
+    if run.ticker is not None:
+        run.ticker.proxy.heal()
+    before = run.committed(mine)
+    run.until(lambda: cell.ended or run.committed(mine) > before or run.done, "the commits after an unanswered one", feeding=True)
     return f"commit unanswered, {'done' if ahead else 'not done'}"
 
 
 def disk_full(run, rnd):
     """No file of a cell may grow: it may end with a word about its folder, and goes on when it is started again."""
     cell = run.working()
-    largest = max([path.stat().st_size for path in local_files(run.deployment, cell.ordinal)], default=0)
-    resource.prlimit(cell.process.pid, resource.RLIMIT_FSIZE, (max(largest, LEAST_FILE), -1))
+    resource.prlimit(cell.process.pid, resource.RLIMIT_FSIZE, (LEAST_FILE, -1))
     run.expect(cell, "disk full")
     uncommitted = run.committed(run.partitions_of(cell)) + run.slice // 4
     run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > uncommitted or run.done, "an end, or commits, on a full disk", feeding=True)
     if not cell.ended:
         cell.stop()
     run.until(lambda: cell.ended, "the end on a full disk")
-    return "disk full"
+    return "disk full" if str(cell.cache) in cell.words else "disk full, nothing to write"
 
 
 def rescaled(run, rnd):
@@ -229,13 +246,48 @@ def ticker_killed(run, rnd):
     """The ticker is killed at any instant, and another one goes on."""
     run.feed()
     run.wait(rnd.uniform(0, 1.5))
-    run.ticker.kill()
+    run.ticker.life.kill()
     run.wait(rnd.uniform(0, 1))
     run.ticker.start()
     return "ticker killed"
 
 
+def ticker_killed_in_commit(run, rnd):
+    """The ticker is killed while its transaction is open on the broker, and another one goes on."""
+    life = run.ticker.life
+    for _ in range(LOOKS):
+        run.feeder.release(max(1, run.slice // 50))  # another minute
+        run.wait(rnd.uniform(0.01, 0.06))
+        life.freeze()
+        if hit := run.reader.ends(topics.COMMANDS, [0]) != run.reader.ends(topics.COMMANDS, [0], committed=False):
+            break
+        life.wake()
+    life.kill()
+    run.wait(rnd.uniform(0, 1))
+    run.ticker.start()
+    return "ticker killed in a commit" if hit else "ticker killed"
+
+
+def ticker_replaced(run, rnd):
+    """The ticker is frozen, replaced, and woken: it must end fenced."""
+    run.feed()
+    run.wait(rnd.uniform(0, 0.5))
+    old = run.ticker.life
+    old.freeze()
+    before = run.reader.ends(topics.COMMANDS, [0])
+    run.ticker.start(troubled=True)
+    run.until(lambda: run.reader.ends(topics.COMMANDS, [0]) != before or run.done, "the other ticker's commit", feeding=True)
+    old.wake()
+    return run.ticker_fenced(old)
+
+
+TICKER = [ticker_killed, ticker_killed_in_commit, ticker_replaced]
+GENTLE = {*KILLS, disk_full, ticker_killed, ticker_killed_in_commit}
+"""After these nobody else may end fenced, or hang."""
+
+
 def timed(fault, run, rnd):
     """What a fault hit, and how long it took."""
     began = time.monotonic()
-    return fault(run, rnd), time.monotonic() - began
+    with nullcontext() if fault in GENTLE else run.trouble():
+        return fault(run, rnd), time.monotonic() - began

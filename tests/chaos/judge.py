@@ -84,6 +84,7 @@ def judge(reader, group, records, documents):
         whole = oracle.Interval(len(contracts[p]), log[-1].offset + 1 if log else 0)
         final.append(oracle.Partition(contracts[p]).follow(log, [whole]).with_final_facts())
         _tokens(breaks, p, tokens[p], {topic: found[p] for topic, found in topics_.items()})
+        _deleted(breaks, p, tokens[p], topics_[STATE][p], topics_[SEEN][p])
         intervals = [oracle.Interval(t["positions"].get(topics.CONTRACTS, 0), t["positions"].get(topics.USAGE, 0), _tick(ticked, t)) for t in tokens[p]]
         if any(a.usage > b.usage or a.contracts > b.contracts or a.tick > b.tick for a, b in pairwise(intervals)):
             breaks.add("tokens", f"partition {p}: positions go back")
@@ -93,14 +94,14 @@ def judge(reader, group, records, documents):
             _intervals(breaks, p, tokens[p], followed[p])
         ends = {topics.USAGE: whole.usage, topics.CONTRACTS: whole.contracts}
         read = {name: position for name, position in (tokens[p][-1]["positions"] if tokens[p] else {}).items() if "#" not in name}
-        breaks.same("positions", f"partition {p}, last token", read, ends if tokens[p] else {})
+        breaks.same("positions", f"partition {p}, last token", dict.fromkeys(ends, 0) | read, ends)
     for topic, ends in ((topics.USAGE, [log[-1].offset + 1 if log else 0 for log in topics_[topics.USAGE]]), (topics.CONTRACTS, list(map(len, contracts)))):
         at = [max(position, 0) for position in reader.positions(group, topic)]
         breaks.same("positions", f"group of {topic}", at, ends)
     rated = [wire.decode("rated_usage", r.value) | {"key": r.key, "partition": p} for p in partitions for r in topics_[topics.RATED][p]]
     _rated(breaks, rated, followed, final)
     _money(breaks, rated, final, tokens)
-    _ticks(breaks, ticked)
+    _ticks(breaks, ticked, tokens)
     _dead(breaks, topics_[DEAD], topics_[topics.USAGE], followed)
     _holds(breaks, topics_[topics.HOLDS], followed)
     _exceptions(breaks, topics_[topics.EXCEPTIONS], topics_[topics.USAGE], followed)
@@ -128,8 +129,13 @@ def _tick(ticked, token):
     return max((instant for after, instant in ticked if after <= token["positions"].get(TICKS, 0)), default=oracle.NEVER)
 
 
-def _ticks(breaks, ticked):
-    """No minute twice, none after a later one: whichever ticker wrote it, and whenever it was killed."""
+def _ticks(breaks, ticked, tokens):
+    """No minute twice, none after a later one: whichever ticker wrote it, and whenever it was killed; a token names ticks that there are."""
+    places = {0, *(after for after, _ in ticked)}
+    for found in tokens:
+        for token in found:
+            if (position := token["positions"].get(TICKS, 0)) not in places:
+                breaks.add("ticks", f"{token['batch_id']}: ticks up to position {position} have counted, and none ends there")
     for (_, before), (after, instant) in pairwise(ticked):
         if instant <= before:
             breaks.add("ticks", f"the tick before position {after} stands for {instant}, the one before it for {before}")
@@ -147,13 +153,13 @@ def _input(breaks, usage, records):
 
 
 def _closed(breaks, reader, topics_):
-    for topic in topics_:
-        breaks.same("open transaction", topic, reader.ends(topic), reader.ends(topic, committed=False))
+    for topic, partitions in [*dict.fromkeys(topics_, None).items(), (topics.COMMANDS, [0])]:
+        breaks.same("open transaction", topic, reader.ends(topic, partitions), reader.ends(topic, partitions, committed=False))
 
 
 def _tokens(breaks, p, tokens, records):
     """The chain of tokens, and that each interval's records are those that its token counts and digests."""
-    before = {"sequence": 0, "chain": "", "written": {}}
+    before = {"sequence": 0, "chain": "", "written": {}, "generation": 1}
     dead = {topic: [*map(_plain, records[topic])] for topic in (*OUTPUTS, STATE, SEEN)}
     for token in tokens:
         name = f"usage-{p}-{token['sequence']}"
@@ -164,6 +170,8 @@ def _tokens(breaks, p, tokens, records):
             breaks.add("chain", f"{name} after {before['sequence']}: the chain is broken")
         if (token["flow"], token["partition"], token["batch_id"]) != ("usage", p, name):
             breaks.add("chain", f"{name}: says it is {token['batch_id']}")
+        if token["generation"] < before["generation"]:
+            breaks.add("generation", f"{name}: generation {token['generation']} has committed after {before['generation']} had begun")
         for topic, digest in token["digests"].items():
             start, end = before["written"].get(topic, 0), token["written"].get(topic, 0)
             shift = 0
@@ -180,6 +188,21 @@ def _tokens(breaks, p, tokens, records):
         numbers = [_number(record) for record in records[topic]]
         if numbers and numbers != list(range(numbers[0], before["written"].get(topic, 0))):
             breaks.add("written", f"partition {p}, {topic}: numbers {numbers[0]} to {numbers[-1]} are not unbroken to {before['written'].get(topic, 0)}")
+
+
+def _deleted(breaks, p, tokens, state, seen):
+    """What the flow has deleted of its own topics: state that a full one has replaced, identities that nobody can ask for any more."""
+    last = tokens[-1] if tokens else {"written": {}}
+    first = _number(state[0]) if state else last["written"].get(STATE, 0)
+    if first and not (state and state[0].key == b"full"):
+        breaks.add("deleted", f"partition {p}, {STATE}: {first} records are gone, and no full state has replaced them")
+    first = _number(seen[0]) if seen else last["written"].get(SEEN, 0)
+    before = 0
+    for token in tokens:
+        written = token["written"].get(SEEN, 0)
+        if before < min(first, written) and (token["clock"] is None or token["clock"] >= last["clock"] - oracle.HORIZON - oracle.FUTURE):
+            breaks.add("deleted", f"partition {p}, {SEEN}: records {before} to {min(first, written) - 1} are gone, of {token['batch_id']} with the clock at {token['clock']}; it is {last['clock']} now")
+        before = written
 
 
 def _number(record):

@@ -77,7 +77,8 @@ class Reader:
         found, left = [[] for _ in range(partitions)], set()
         places = []
         for partition in range(partitions):
-            low, high = consumer.get_watermark_offsets(TopicPartition(self.prefix + topic, partition), WAIT)
+            place = TopicPartition(self.prefix + topic, partition)
+            low, high = _answer(lambda place=place: consumer.get_watermark_offsets(place, WAIT), lambda: None)
             low = low if last is None else max(low, high - last)
             if low < high:
                 places.append(TopicPartition(self.prefix + topic, partition, low))

@@ -5,6 +5,7 @@ Run as a process of its own, ``Ticker`` starts it, kills it and starts it again.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from flows import ticker
 from flows.cells import keep_going
 from flows.kafka_place import KafkaPlace
-from tests.chaos.cells import ROOT
+from tests.chaos.cells import FENCED, ROOT
 from tieout.ticks import minute_of
 
 SECONDS = 0.3
@@ -36,11 +37,48 @@ def main(bootstrap, prefix, installation, file):
     keep_going(attempt, stopped, lambda why, seconds: print(f"{why}; next attempt in {seconds:.1f} s", flush=True))
 
 
-class Ticker:
-    """One ticker at a time, by the time that it is told."""
+class Life:
+    """One life of a ticker; ``troubled``: something else than kills has struck since it began, so it may end fenced."""
 
-    def __init__(self, deployment, group, instant):
+    def __init__(self, command, said, group, *, troubled):
+        self.said, self.troubled, self.killed = said, troubled, False
+        with said.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=group.number)
+
+    @property
+    def ended(self):
+        return self.process.poll() is not None
+
+    @property
+    def ended_by_itself(self):
+        return self.ended and not self.killed
+
+    @property
+    def fenced(self):
+        return self.ended_by_itself and self.process.returncode == 1 and FENCED in self.words
+
+    @property
+    def words(self):
+        return self.said.read_text(errors="replace")[-700:]
+
+    def kill(self):
+        self.killed = True
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self):
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Ticker:
+    """The tickers of a campaign, one after the other, by the time that they are told."""
+
+    def __init__(self, deployment, group, instant, proxy=None):
         self.deployment, self.group, self.clock, self.lives = deployment, group, deployment.folder / "clock", 0
+        self.proxy, self.bootstrap = proxy, proxy.address if proxy else deployment.bootstrap
         self.tell(instant)
         self.start()
 
@@ -50,31 +88,18 @@ class Ticker:
         fresh.write_text(str(instant))
         os.replace(fresh, self.clock)
 
-    def start(self):
-        self.lives, self.killed = self.lives + 1, False
-        command = [sys.executable, "-m", "tests.chaos.ticking", self.deployment.bootstrap, self.deployment.prefix, self.deployment.installation, str(self.clock)]
-        with (self.deployment.folder / f"ticker-life-{self.lives}.log").open("wb") as said:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=self.group.number)
-
-    @property
-    def ended_by_itself(self):
-        return self.process.poll() is not None and not self.killed
-
-    @property
-    def words(self):
-        return (self.deployment.folder / f"ticker-life-{self.lives}.log").read_text(errors="replace")[-700:]
-
-    def kill(self):
-        self.killed = True
-        self.process.kill()
-        self.process.wait()
+    def start(self, *, troubled=False):
+        """Begin a life; one that goes on beside it is fenced by it."""
+        self.lives += 1
+        command = [sys.executable, "-m", "tests.chaos.ticking", self.bootstrap, self.deployment.prefix, self.deployment.installation, str(self.clock)]
+        self.life = Life(command, self.deployment.folder / f"ticker-life-{self.lives}.log", self.group, troubled=troubled)
 
     def finish(self, instant, until, ticks):
         """End it when the minute of an instant stands; the instant up to which its last tick moves clocks."""
         wanted = minute_of(instant)
         self.tell(wanted)
         until(lambda: (found := ticks()) and found[-1][1] == wanted, "the last tick", pause=0.3)
-        self.kill()
+        self.life.kill()
         return wanted
 
 
