@@ -192,12 +192,16 @@ class Campaign(Supervisor):
         deadline = time.monotonic() + self.plan.stall_seconds
         while not all(cell.ended for cell in ending):
             if time.monotonic() > deadline:
-                raise Stalled(f"cells do not end when told to: {[cell.words for cell in ending if not cell.ended]}")
+                hang = [(cell.number, cell.health()) for cell in ending if not cell.ended]
+                for cell in ending:
+                    cell.abort()
+                raise Stalled(f"cells do not end when told to: {hang}")
+            self._probe()
             time.sleep(0.02)
         for cell in ending:
             if cell.fenced:
                 self._fenced_by_a_timeout(cell)
-            elif cell.process.returncode and not cell.stopped_young and not cell.was_ending:
+            elif self.expected[cell.number] != "killed" and cell.process.returncode and not cell.stopped_young and not cell.was_ending:
                 self._unexpected(cell)
 
     def _judge(self):

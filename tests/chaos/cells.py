@@ -70,7 +70,7 @@ class Cell:
         with self.said.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(command or deployment.command), *options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=group.number,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
             )
 
     @property
@@ -90,6 +90,14 @@ class Cell:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def abort(self):
+        """Kill it; it says first where each of its threads is."""
+        self.process.send_signal(signal.SIGABRT)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)

@@ -178,6 +178,14 @@ BROKER = [broker_killed, broker_paused]
 NETWORK = [broker_killed, connections_cut, broker_paused, connections_slowed]
 
 
+def _await_open(run, cell, partitions, wanted):
+    """Wait for the begin of a transaction, or for its end; not for long, there may be none."""
+    for _ in range(3 * LOOKS):
+        if cell.ended or _open(run, partitions) is wanted:
+            break
+        run.wait(0.01)
+
+
 def commit_unanswered(run, rnd):
     """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
     cell = run.working()
@@ -188,10 +196,9 @@ def commit_unanswered(run, rnd):
         cell = run.cell(cell.ordinal)
         proxy.latency(rnd.randrange(150, 400))  # most of a commit's time is now the way of its answers
         run.wait(rnd.uniform(0.5, 2))
-        for _ in range(LOOKS):
-            if cell.ended or _open(run, mine):
-                break
-            run.wait(0.02)
+        _await_open(run, cell, mine, True)
+        if rnd.random() < 0.8:
+            _await_open(run, cell, mine, False)  # the commit is done, and that answer is on its way
         proxy.swallow()
         run.wait(1)
         ahead = run.ahead_of(cell)

@@ -163,10 +163,10 @@ class Supervisor:
             found = None if cell.ended else cell.health()
             if found is not None and cell.was_live and not found["live"]:
                 self.report.hits["restarted by its liveness"] += 1
+                self.expected[cell.number] = "killed"
+                cell.abort()
                 if not cell.troubled:
                     self.report.breaks.append(judge.Break("hang", f"cell {cell.ordinal}, life {cell.number}: {found['live_reasons']}; {cell.words}"))
-                self.expected[cell.number] = "killed"
-                cell.kill()
             cell.was_live |= found is not None and found["live"]
 
     def _unexpected(self, cell):
