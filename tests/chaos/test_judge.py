@@ -151,3 +151,29 @@ def test_a_cell_that_does_not_say_what_it_knows_is_not_taken_to_be_behind():
     assert run.ahead_of(told({"partitions": [partition]}))
     assert not run.ahead_of(told({"partitions": [partition | {"sequence": 1}]}))
     assert not run.ahead_of(told({"partitions": [partition | {"restored": False}]}))
+
+
+class Hanging:
+    """A cell that does not end when it is told to, and whose loop does not turn."""
+
+    ordinal, number, was_live, fenced, words = 0, 1, True, False, "Fatal Python error: Aborted"
+    process = SimpleNamespace(returncode=-6)
+
+    def __init__(self, *, troubled):
+        self.troubled, self.ended = troubled, False
+
+    def health(self):
+        return {"live": False, "live_reasons": ["the loop has not turned"]}
+
+    def abort(self):
+        self.ended = True
+
+
+@pytest.mark.parametrize("troubled", [True, False])
+def test_a_cell_that_hangs_when_it_is_told_to_stop_is_killed_and_a_break_only_where_nothing_but_kills_struck(troubled):
+    run, cell = object.__new__(Campaign), Hanging(troubled=troubled)
+    run.report, run.plan, run.running, run.expected = Report(Plan(1)), Plan(1), {0: cell}, {1: "stopped"}
+    run._wait_for_the_end([cell])
+    assert cell.ended
+    assert run.report.hits == {"restarted by its liveness": 1}
+    assert [found.check for found in run.report.breaks] == ([] if troubled else ["hang"])
