@@ -18,7 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -26,6 +25,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from tieout import money
+from tieout.first_document import FirstDocument
 from tieout.period import Calendar, micros
 
 
@@ -554,15 +554,16 @@ class ContractVersion:
         return None if self.effective_to is None else micros(self.effective_to)
 
 
-_CONTRACT: Final = TypeAdapter(ContractVersion)
-_CHARGE: Final = TypeAdapter(Charge)
+_MADE: Final = (Tier, RateTier, Graduated, Volume, GraduatedPercentage, Charge)  # levels are priced with charges made anew
+_CONTRACT: Final = FirstDocument(ContractVersion, _MADE)
+_CHARGE: Final = FirstDocument(Charge, _MADE)
 _OPEN_SINCE: Final = "1970-01-01T00:00:00Z"
 
 
 def parse_contract(document: Mapping[str, Any]) -> ContractVersion:
     """Validate one contract version document; ContractRefused with all problems."""
     try:
-        return _CONTRACT.validate_python(document)
+        return _CONTRACT.validate(document)
     except ValidationError as error:
         raise _refused(error) from None
 
@@ -570,7 +571,7 @@ def parse_contract(document: Mapping[str, Any]) -> ContractVersion:
 def parse_charges(documents: Sequence[Mapping[str, Any]]) -> list[Charge]:
     """Validate charges alone; ContractRefused with all problems of the first that is wrong."""
     try:
-        return [_CHARGE.validate_python(document) for document in documents]
+        return [_CHARGE.validate(document) for document in documents]
     except ValidationError as error:
         raise _refused(error, "charge") from None
 
@@ -578,7 +579,7 @@ def parse_charges(documents: Sequence[Mapping[str, Any]]) -> list[Charge]:
 def parse_charge(document: Mapping[str, Any], currency: str) -> ContractVersion:
     """Wrap a bare charge into a contract ``quote`` of the customer ``customer``, in force since 1970."""
     try:
-        charge = _CHARGE.validate_python({"charge_id": "charge", "meter": _default_meter(document), **document})
+        charge = _CHARGE.validate({"charge_id": "charge", "meter": _default_meter(document), **document})
     except ValidationError as error:
         raise _refused(error, "charge") from None
     whole = {"contract_id": "quote", "customer_id": "customer", "currency": currency, "effective_from": _OPEN_SINCE, "charges": (charge,)}

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from tieout import money
 from tieout.contracts import ContractRefused, Currency, Instant, Name, Problem, exact_decimal, parse_charges
+from tieout.first_document import FirstDocument
 from tieout.reference import KINDS
 
 _STRICT: Final = ConfigDict(extra="forbid", defer_build=True)
@@ -187,13 +188,13 @@ class ReferenceDocument:
         return self
 
 
-_DOCUMENT: Final = TypeAdapter(ReferenceDocument)
+_DOCUMENT: Final = FirstDocument(ReferenceDocument)
 
 
 def parse(document: Mapping[str, Any]) -> ReferenceDocument:
     """Validate one document; ReferenceRefused with all problems."""
     try:
-        return _DOCUMENT.validate_python(document)
+        return _DOCUMENT.validate(document)
     except ValidationError as error:
         raise ReferenceRefused([_problem(item["loc"], item["type"], item["msg"]) for item in error.errors()]) from None
 

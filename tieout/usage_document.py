@@ -10,11 +10,12 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import pyarrow as pa
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from tieout import money
 from tieout.contracts import exact_decimal, instant
+from tieout.first_document import FirstDocument
 from tieout.period import micros
 from tieout.usage import EVENTS
 
@@ -72,13 +73,13 @@ class UsageDocument:
     voids: UsageKeyDocument | None = None
 
 
-_DOCUMENT: Final = TypeAdapter(UsageDocument)
+_DOCUMENT: Final = FirstDocument(UsageDocument)
 
 
 def parse(document: Mapping[str, Any], path: str = "") -> UsageDocument:
     """Validate one document."""
     try:
-        return _DOCUMENT.validate_python(document)
+        return _DOCUMENT.validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (*([path] if path else []), *first["loc"]))

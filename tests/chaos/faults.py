@@ -11,13 +11,12 @@ from contextlib import nullcontext
 
 from flows import topics
 from flows.usage_records import FLOW
-from tests.chaos.cells import local_files
 
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
 ANSWERS = 12
 """Times that answers are lost for a second before they are lost whether a commit was done or not."""
-LEAST_FILE = 64 * 1024
-"""What a cell prints must have its place."""
+LEAST_FILE = 16 * 1024
+"""What a cell prints must have its place; its identities take more, at the latest when it ends."""
 LOOKS = 60
 """Times that a cell is frozen for a look before it is killed wherever it is."""
 
@@ -73,9 +72,9 @@ def _frozen_in_commit(run, rnd, cell):
     return False
 
 
-def _open(run, partitions):
+def _open(run, partitions, written=(SEEN, TOKEN, topics.RATED)):
     """Whether a transaction is open on the broker in some partitions."""
-    written = [SEEN, TOKEN, topics.RATED]
+    written = list(written)
     return run.reader.ends(written, partitions) != run.reader.ends(written, partitions, committed=False)
 
 
@@ -178,27 +177,22 @@ BROKER = [broker_killed, broker_paused]
 NETWORK = [broker_killed, connections_cut, broker_paused, connections_slowed]
 
 
-def _await_open(run, cell, partitions, wanted):
-    """Wait for the begin of a transaction, or for its end; not for long, there may be none."""
-    for _ in range(3 * LOOKS):
-        if cell.ended or _open(run, partitions) is wanted:
-            break
-        run.wait(0.01)
-
-
 def commit_unanswered(run, rnd):
     """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
     cell = run.working()
     proxy, seconds, mine = run.proxies[cell.ordinal], run.plan.unanswered_seconds, run.partitions_of(cell)
     if run.ticker is not None:
-        run.ticker.proxy.latency(rnd.randrange(150, 400))
+        run.ticker.proxy.latency(rnd.randrange(150, 400), stream="upstream")
     for _ in range(ANSWERS):
         cell = run.cell(cell.ordinal)
-        proxy.latency(rnd.randrange(150, 400))  # most of a commit's time is now the way of its answers
+        way = rnd.randrange(150, 400)
+        proxy.latency(way, stream="upstream")  # most of a commit's time is now the way of its requests; an answer in a proxy would pass what is put after it
         run.wait(rnd.uniform(0.5, 2))
-        _await_open(run, cell, mine, True)
-        if rnd.random() < 0.8:
-            _await_open(run, cell, mine, False)  # the commit is done, and that answer is on its way
+        for _ in range(3 * LOOKS):
+            if cell.ended or _open(run, mine, [TOKEN]):
+                break
+            run.wait(0.01)
+        run.wait(rnd.uniform(1, 4) * way / 1000)  # after the token go the positions, by two requests, and then the end
         proxy.swallow()
         run.wait(1)
         ahead = run.ahead_of(cell)
@@ -229,8 +223,7 @@ def commit_unanswered(run, rnd):
 def disk_full(run, rnd):
     """No file of a cell may grow: it may end with a word about its folder, and goes on when it is started again."""
     cell = run.working()
-    largest = max([path.stat().st_size for path in local_files(run.deployment, cell.ordinal)], default=0)
-    resource.prlimit(cell.process.pid, resource.RLIMIT_FSIZE, (max(largest, LEAST_FILE), -1))
+    resource.prlimit(cell.process.pid, resource.RLIMIT_FSIZE, (LEAST_FILE, -1))
     run.expect(cell, "disk full")
     uncommitted = run.committed(run.partitions_of(cell)) + run.slice // 4
     run.until(lambda: cell.ended or run.committed(run.partitions_of(cell)) > uncommitted or run.done, "an end, or commits, on a full disk", feeding=True)
