@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.memory import resident
 from flows import codecs, contract_records
 from flows.contract_records import KeptRecords
 from schemas import catalog
@@ -67,7 +68,7 @@ def _measure(versions: int, prices: str, events: tuple[int, int]) -> None:
     state.take([kept.take(next(records(30, 10, "shared", random)))])
     state, kept = UsageState(), KeptRecords()
     pa.default_memory_pool().release_unused()
-    before, codec, compiled = _resident("VmRSS"), 0.0, 0.0
+    before, codec, compiled = resident("VmRSS"), 0.0, 0.0
     for values in records(versions, contracts, prices, random):
         at = time.process_time()
         codecs.own("contract_version").decode(values)
@@ -75,10 +76,10 @@ def _measure(versions: int, prices: str, events: tuple[int, int]) -> None:
         state.take([kept.take(values)])
         codec, compiled = codec + middle - at, compiled + time.process_time() - middle
     pa.default_memory_pool().release_unused()
-    held = _resident("VmRSS") - before
+    held = resident("VmRSS") - before
     print(
         f"{versions:,} versions of {contracts:,} customers, {prices} prices: compiled in {compiled:.2f} CPU-s, {compiled / versions * 1e6:.1f} us a version "
-        f"(of which decoding {codec / versions * 1e6:.1f}); {held:,} MB more, {held * 1048576 / versions:.0f} bytes a version; {len(state.tariffs.table):,} prices; peak {_resident('VmHWM'):,} MB",
+        f"(of which decoding {codec / versions * 1e6:.1f}); {held:,} MB more, {held * 1048576 / versions:.0f} bytes a version; {len(state.tariffs.table):,} prices; peak {resident('VmHWM'):,} MB",
         flush=True,
     )
     _later(state, kept, contracts, prices, random)
@@ -170,7 +171,7 @@ def _use(state: UsageState, contracts: int, events: tuple[int, int], random: np.
             assert result.counts.priced == batch.size
         if end > start:
             told = ", ".join(f"{part} {seconds / (end - start) * 1e6:.2f}" for part, seconds in spent.items())
-            print(f"  {end - start:,} events {name}: CPU-s a million in the stage: {told}; {len(chains.index):,} chains, resident {_resident('VmRSS'):,} MB, peak {_resident('VmHWM'):,}; load {os.getloadavg()[0]:.2f}", flush=True)
+            print(f"  {end - start:,} events {name}: CPU-s a million in the stage: {told}; {len(chains.index):,} chains, resident {resident('VmRSS'):,} MB, peak {resident('VmHWM'):,}; load {os.getloadavg()[0]:.2f}", flush=True)
 
 
 def _timed(spent: dict[str, float], name: str, owner: object, function) -> None:
@@ -202,10 +203,6 @@ def usage(first: int, charges: np.ndarray, random: np.random.Generator) -> Usage
     batch = pa.RecordBatch.from_arrays(arrays, schema=EVENTS)
     return UsageBatch(np.arange(first, first + n), batch, np.arange(n), moment, pa.nulls(n, pa.large_binary()))
 
-
-def _resident(name: str) -> int:
-    with open("/proc/self/status") as status:
-        return int(next(line for line in status if line.startswith(name)).split()[1]) // 1024
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from tieout.usage_stage import Limits
 PARTITIONS = 4
 RUN = """
 import dataclasses, json, os, resource, sys, time
+from benchmarks.memory import resident
 from flows import bytewax_engine, usage_live
 from flows.cells import Share
 from flows.flow_metrics import FlowMetrics
@@ -47,7 +48,7 @@ def start(*arguments):
 live = usage_live.Live(Share(0, 1), rows=25_000, seconds=0.5, drain=True)
 cell = usage_live.LiveCell(place, mine, live, FlowMetrics("usage", mine), bytewax_engine.run, lambda: False, print, flow=dataclasses.replace(usage_live.USAGE, start=start))
 cell.attempt()
-print(json.dumps({"restored": restored[0], "whole": (used() - cpu, time.monotonic() - wall), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+print(json.dumps({"restored": restored[0], "whole": (used() - cpu, time.monotonic() - wall), "peak_mb": resident("VmHWM"),
     "priced": sum(token.totals["priced"] for token in cell.tokens.values())}), flush=True)
 os._exit(0)
 """

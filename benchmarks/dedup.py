@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.memory import resident
 from flows import usage_state
 from sinks.seen_files import SeenFiles
 from sinks.seen_stamps import Stamp
@@ -49,7 +50,7 @@ def _measure(ids: int) -> None:
         cache, log = Path(name) / "cache", Path(name) / "log.arrow"
         files = SeenFiles.open(cache)
         seen = Seen(HORIZON, files)
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         step = HORIZON // ids
         with pa.OSFile(str(log), "wb") as sink, pa.ipc.new_file(sink, pa.schema([("value", pa.large_binary())])) as writer:
             fill = Timed()
@@ -59,19 +60,19 @@ def _measure(ids: int) -> None:
                 assert (verdicts.kind == NEW).all()
                 blobs = usage_state.entries_blobs(verdicts.entries)
                 writer.write_batch(pa.record_batch([pa.array(blobs, pa.large_binary())], names=["value"]))
-        print(f"{ids:,} ids filled: {fill}; resident {_resident('VmRSS') - before:,} MB more, {(_resident('VmRSS') - before) * 1048576 / ids:.1f} bytes an id", flush=True)
+        print(f"{ids:,} ids filled: {fill}; resident {resident('VmRSS') - before:,} MB more, {(resident('VmRSS') - before) * 1048576 / ids:.1f} bytes an id", flush=True)
         end = ids
         for label in ("files in the system's cache", "files dropped from it"):
             if label.startswith("files dropped"):
                 _drop(cache)
             mixed, end = _mix(seen, files, ids, end, step)
-            print(f"  5 % duplicates, 1 % conflicts, {label}: {mixed}; peak {_resident('VmHWM'):,} MB", flush=True)
+            print(f"  5 % duplicates, 1 % conflicts, {label}: {mixed}; peak {resident('VmHWM'):,} MB", flush=True)
         files.close()
         del seen
         size = sum(path.stat().st_size for path in cache.iterdir())
         _restart("with the local files", lambda: _opened(cache), end, step, f"{size / end:.1f} bytes an id on disk")
         _restart("from the log alone", lambda: _restored(log), ids, step, f"{log.stat().st_size / ids:.1f} bytes an id in the log, without its compression")
-        print(f"  peak at last {_resident('VmHWM'):,} MB", flush=True)
+        print(f"  peak at last {resident('VmHWM'):,} MB", flush=True)
 
 
 class Timed:
@@ -169,10 +170,6 @@ def _drop(cache: Path) -> None:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-
-def _resident(name: str) -> int:
-    with open("/proc/self/status") as status:
-        return int(next(line for line in status if line.startswith(name)).split()[1]) // 1024
 
 
 if __name__ == "__main__":

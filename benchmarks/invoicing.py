@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.memory import resident
 from flows import codecs, contract_records, invoicing, local_engine, publish, topics, usage
 from flows.file_place import FilePlace
 from schemas import segments
@@ -106,14 +107,10 @@ def _measure(root: Path) -> None:
     told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items())
     print(
         f"{token.totals['closed']:,} contracts closed: {spent:.1f} CPU-s, {spent / token.totals['closed'] * 1e6:.0f} us a contract (wall by step: {told} s); "
-        f"{token.sequence} intervals, the longest {max(longest):.2f} s, peak {_resident('VmHWM'):,} MB; load {os.getloadavg()[0]:.2f}",
+        f"{token.sequence} intervals, the longest {max(longest):.2f} s, peak {resident('VmHWM'):,} MB; load {os.getloadavg()[0]:.2f}",
         flush=True,
     )
 
-
-def _resident(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

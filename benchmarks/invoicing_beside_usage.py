@@ -41,6 +41,7 @@ from flows import machine
 machine.settle()  # as the command line does
 import dataclasses, json, os, resource, sys, time
 from pathlib import Path
+from benchmarks.memory import resident
 from flows import bytewax_engine
 from flows.cells import Share
 from flows.flow_metrics import FlowMetrics
@@ -81,7 +82,7 @@ def interval(cell, closed, seconds):
         time.sleep(0.02)
     return INVOICING.interval(cell, closed, seconds)
 run(dataclasses.replace(INVOICING, interval=interval), False, stop.exists)
-print(json.dumps({"cpu": used(), "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+print(json.dumps({"cpu": used(), "peak_mb": resident("VmHWM")}), flush=True)
 os._exit(0)
 """
 

@@ -35,6 +35,7 @@ from flows import machine
 machine.settle()  # as the command line does
 import json, os, resource, sys, time
 from importlib import import_module
+from benchmarks.memory import resident
 from flows.cells import Share
 from flows.flow_metrics import FlowMetrics
 from flows.kafka_place import KafkaPlace
@@ -50,7 +51,7 @@ start = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 before = start()
 live.attempt()
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "start": before, "wall": time.monotonic() - at, "peak_mb": used.ru_maxrss / 1024,
+print(json.dumps({"cpu": used.ru_utime + used.ru_stime, "start": before, "wall": time.monotonic() - at, "peak_mb": resident("VmHWM"),
     "events": sum(t.totals["received"] for t in live.tokens.values()), "commits": sum(t.sequence for t in live.tokens.values())}), flush=True)
 os._exit(0)
 """
