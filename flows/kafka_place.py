@@ -134,7 +134,7 @@ class KafkaLog:
         if reader.start or self.place.has_positions(f"{self.place.installation}.{self.flow}", topic, self.partition):
             msg = (
                 f"{reader.place}: is empty, although {self.flow} has committed there before; restore the topic from a backup, "
-                f"or start over under another --installation: going on would take all input for new"
+                f"or start over with topics of their own under another --topic-prefix: going on would take all input for new"
             )
             raise SourceError(msg)
         return pa.RecordBatch.from_pylist([], schema=segments.RECORDS)
@@ -331,13 +331,22 @@ class KafkaPlace:
         return _answered(asked, wanted, 0)
 
     def has_positions(self, group: str, like: str, partition: int) -> bool:
-        """Whether a consumer group has positions in a partition of topics that have as many partitions as ``like``."""
+        """Whether a consumer group has positions in a partition of topics that have as many partitions as ``like``.
+
+        What every partition reads whole does not count, where there are several: another one's commit has those positions.
+        """
         try:
-            found = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=kafka.ANSWER_SECONDS)[group].result()
+            asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=kafka.ANSWER_SECONDS)
+            found = asked[group].result(2 * kafka.ANSWER_SECONDS)
         except KafkaException as error:
             raise kafka.failed(error.args[0], f"{self.name}, group {group}", 0) from error
+        except TimeoutError as error:
+            msg = f"{self.name}, group {group}: the broker's client does not answer; the run goes on with a new one"
+            raise SourceAway(msg) from error
         counts = self.topics()
-        alike = {self.physical(topic) for topic, count in counts.items() if count == counts[like]}
+        alike = {
+            self.physical(topic) for topic, count in counts.items() if count == counts[like] and (count == 1 or topic not in (topics.COMMANDS, topics.REFERENCE))
+        }
         return any(one.partition == partition and one.topic in alike and one.offset >= 0 for one in found.topic_partitions)
 
     def first_at(self, topic: str, partition: int, instant: int) -> int | None:

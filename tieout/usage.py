@@ -110,7 +110,7 @@ def content_digests(events: pa.RecordBatch, customers: Lanes | None = None) -> n
     """
     numbers = np.stack(wide.lanes_of(events["quantity"]), axis=1)
     if events["quantity"].null_count:
-        numbers[events["quantity"].is_null().to_numpy(zero_copy_only=False)] = 0, 1 << 63
+        numbers[events["quantity"].is_null().to_numpy(zero_copy_only=False)] = 1 << 63  # no quantity has this upper lane
     time = events["time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
     out = ids.combine(ids.of_integers(time), numbers)[:, 0] + _map_sums(events["attributes"])
     for place, name in enumerate(("customer_id", "meter")):

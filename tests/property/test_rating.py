@@ -266,3 +266,16 @@ def test_moves_by_columns_equal_those_event_by_event(versions, events, sizes, ar
     assert state.totals == other.totals
     for one, two in zip(state.rater.chains.all_terms(), other.rater.chains.all_terms(), strict=True):
         assert one.tolist() == two.tolist() if hasattr(one, "tolist") else one.equals(two)
+
+
+def test_an_event_that_a_version_brought_back_is_moved_on_by_it_under_another_id():
+    def version(number, price, **more):
+        charge = {"charge_id": "c", "meter": "m0", "price": {"model": "per_unit", "unit_price": price}}
+        return {"contract_id": "k", "version": number, "customer_id": "acme", "effective_from": _day(1), "charges": [charge]} | more
+
+    versions = [version(1, "1"), version(2, "2", status="suspended"), version(3, "3"), version(4, "4")]
+    events = [
+        {"id": f"e{number}", "source": "s", "customer_id": "acme", "meter": "m0", "time": f"2026-01-{number + 2:02}T00:00:00Z", "quantity": "1", "attributes": {}}
+        for number in range(12)
+    ]
+    assert run(versions, events, [1], [0, 2, 8, 9])[0] == expected(versions, events)

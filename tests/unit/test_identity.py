@@ -67,6 +67,12 @@ def test_amounts_that_differ_in_the_last_of_38_digits_are_different_content():
     assert digests[0] != digests[1]
 
 
+def test_no_quantity_is_other_content_than_any_quantity():
+    event = {"id": "1", "source": "s", "customer_id": "c", "meter": "m", "time": 0, "attributes": {}, "voids": {"source": "s", "id": "0"}}
+    rows = [event | {"quantity": quantity} for quantity in (None, Decimal(0), Decimal(2**63).scaleb(-9), Decimal(-(2**63)).scaleb(-9))]
+    assert len(set(content_digests(pa.RecordBatch.from_pylist(rows, schema=EVENTS)).tolist())) == 4
+
+
 HORIZON = 100
 deliveries = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 1), st.integers(0, 500), st.integers(0, 120)), max_size=60)
 

@@ -325,13 +325,13 @@ def _own_ids(tariffs: Tariffs, rows: list[Row]) -> Lanes:
 
 def _own_cause(row: Row) -> tuple[int, int]:
     if row.change is not None:
-        return reprice_cause(row.change.ref)
+        return reprice_cause(row.change.ref, brought_back=row.change.from_version is None)
     return ids.lanes(("cause", row.cause, *row.ref)) if row.ref else _CAUSES[row.cause]
 
 
-def reprice_cause(ref: str) -> ids.Pair:
-    """The cause of what a version moves."""
-    return ids.lanes(("cause", "reprice", ref))
+def reprice_cause(ref: str, *, brought_back: bool = False) -> ids.Pair:
+    """The cause of what a version moves; an event that it brings back it may move on later, which is another cause."""
+    return ids.lanes(("cause", "reprice", ref, "brought back")) if brought_back else ids.lanes(("cause", "reprice", ref))
 
 
 def _ids(tariffs: Tariffs, rows: list[Row], causes: Lanes) -> Lanes:
