@@ -4,7 +4,10 @@ import io
 import json
 import math
 import struct
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -344,6 +347,26 @@ def test_a_body_whose_few_bytes_could_stand_for_anything_is_not_read_on_its_own(
     decoded = Decoder(writer, {1: writer}).decode(values(*rows))
     assert decoded.rows.tolist() == [0]
     assert [(refused.row, refused.path) for refused in decoded.rejected] == [(1, "many")]
+
+
+ENDLESS = """
+import pyarrow as pa
+from schemas import readers
+from schemas.codec import Decoder
+readers.ROUNDS = 8
+fixed = {"type": "fixed", "name": "F", "size": 1}
+for items in ("boolean", "float", "double", fixed):
+    fields = [{"name": "skipped", "type": {"type": "array", "items": items}}, {"name": "n", "type": "int"}]
+    writer, reader = ({"type": "record", "name": "R", "fields": some} for some in (fields, fields[1:]))
+    size = {"float": 4, "double": 8}.get(str(items), 1)
+    body = bytes([2 * 9]) + bytes(9 * size) + bytes([254, *[255] * 7, 127])
+    (refused,) = Decoder(reader, {1: writer}).decode(pa.array([bytes([0, 0, 0, 0, 1]) + body], pa.large_binary())).rejected
+    assert refused.path == "skipped", refused
+"""
+
+
+def test_a_long_list_that_is_passed_over_and_whose_count_cannot_be_right_does_not_keep_its_reader_for_ever() -> None:
+    subprocess.run([sys.executable, "-c", ENDLESS], check=True, timeout=60, cwd=Path(__file__).parents[2])  # noqa: S603 - own text
 
 
 TREE: dict[str, Any] = {
