@@ -38,6 +38,9 @@ class Alone:
             return None
         stream = io.BytesIO(body)
         try:
+            # whole first: what fastavro passes over it passes over beyond the body's end, as often as a count says
+            fastavro.schemaless_reader(stream, self._plain_writer, None, handle_unicode_errors="replace")
+            stream.seek(0)
             record = fastavro.schemaless_reader(stream, self._plain_writer, self._plain_reader)
             if stream.tell() != len(body):
                 return None

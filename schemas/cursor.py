@@ -219,7 +219,7 @@ class Cursor:
         value[at] = (number >> U64(1)).view(np.int64) ^ -(number & U64(1)).view(np.int64)
         size[at] = np.where(more, 10, 9)
         wrong = np.zeros(self.n, np.bool_)
-        wrong[at] = more & (tenth > 1)
+        wrong[at] = more & (tenth > 1) & (self.pos[at] + 10 <= self.end[at])  # else the tenth byte is another row's
         self.blame(wrong, Fault.VARINT)
 
     def int32(self) -> I64:
@@ -319,11 +319,13 @@ class Cursor:
         if most <= WORD:
             half = (WORD - length) << 2  # in two steps, because a word cannot be moved by all of its bits
             top = word >> half >> half
+            top[length == 0] = 0  # all bits of a number moved away leave its sign, which is another field's
             low, high = top.view(U64), (top >> np.int64(63)).view(U64)
         else:
             short = length <= WORD
             half = np.where(short, WORD - length, _LIMB_BYTES - length) << 2
             top = word >> half >> half
+            top[length == 0] = 0
             last = self.buffer.words[np.maximum(begin + length - WORD, 0)].byteswap()
             low = np.where(short, top.view(U64), last)
             high = np.where(short, (top >> np.int64(63)).view(U64), top.view(U64))

@@ -219,7 +219,7 @@ class _Plan:
         if len(left):
             parts.append((_batch(columns, self.schema, len(left)), left))
         saved = {}
-        for refused in broken:
+        for refused in sorted(broken):  # they are found field by field, and told in their order
             record_ = self.alone.read(buffer.body(refused.row, FRAME)) if refused.fault in _ASK else None
             if record_ is None:
                 rejected.append(_refused(refused, schema_id))

@@ -109,6 +109,7 @@ def _value(avro: Avro, named: dict[str, Avro], path: str) -> Write:
     plain = _plain(avro, named, path)
 
     def write(pool: Pool, column: pa.Array, mask: Mask | None) -> list[Piece]:
+        column = _plain_nulls(column)
         if column.null_count and (mask is None or bool((_nulls(column) & mask).any())):
             msg = f"field {path}: a row has no value, and the schema has no null for it"
             raise EncodeError(msg)

@@ -60,7 +60,7 @@ def record(writer: Avro, reader: Avro, names: Names, path: str) -> Fields:
         if place not in sources.values()
     ]
     steps: list[_Step] = []
-    for field in reversed(writer["fields"]):
+    for field in writer["fields"]:  # in order: of several that cannot be read the first is named
         here = f"{path}.{field['name']}" if path else field["name"]
         place = sources.get(field["name"], -1)
         if place < 0:
@@ -69,9 +69,11 @@ def record(writer: Avro, reader: Avro, names: Names, path: str) -> Fields:
             _, kind, optional = _target(reader["fields"][place]["type"], names)
             column, skip = value(field["type"], reader["fields"][place]["type"], names, here), None
         null = field["type"].index("null") if isinstance(field["type"], list) and "null" in field["type"] else _NO_NULL
-        nulls = bytes([2 * null]) + (steps[-1].nulls if steps else b"") if optional and null < _NO_NULL else b""
-        steps.append(_Step(here, place, column, skip, kind, nulls[:WORD]))
-    steps.reverse()
+        nulls = bytes([2 * null]) if optional and null < _NO_NULL else b""
+        steps.append(_Step(here, place, column, skip, kind, nulls))
+    for at in reversed(range(len(steps) - 1)):
+        if steps[at].nulls:
+            steps[at] = steps[at]._replace(nulls=(steps[at].nulls + steps[at + 1].nulls)[:WORD])
 
     def read(cursor: Cursor) -> Iterator[tuple[int, pa.Array | None]]:
         passed = 0

@@ -4,7 +4,10 @@ import io
 import json
 import math
 import struct
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -346,6 +349,26 @@ def test_a_body_whose_few_bytes_could_stand_for_anything_is_not_read_on_its_own(
     assert [(refused.row, refused.path) for refused in decoded.rejected] == [(1, "many")]
 
 
+ENDLESS = """
+import pyarrow as pa
+from schemas import readers
+from schemas.codec import Decoder
+readers.ROUNDS = 8
+fixed = {"type": "fixed", "name": "F", "size": 1}
+for items in ("boolean", "float", "double", fixed):
+    fields = [{"name": "skipped", "type": {"type": "array", "items": items}}, {"name": "n", "type": "int"}]
+    writer, reader = ({"type": "record", "name": "R", "fields": some} for some in (fields, fields[1:]))
+    size = {"float": 4, "double": 8}.get(str(items), 1)
+    body = bytes([2 * 9]) + bytes(9 * size) + bytes([254, *[255] * 7, 127])
+    (refused,) = Decoder(reader, {1: writer}).decode(pa.array([bytes([0, 0, 0, 0, 1]) + body], pa.large_binary())).rejected
+    assert refused.path == "skipped", refused
+"""
+
+
+def test_a_long_list_that_is_passed_over_and_whose_count_cannot_be_right_does_not_keep_its_reader_for_ever() -> None:
+    subprocess.run([sys.executable, "-c", ENDLESS], check=True, timeout=60, cwd=Path(__file__).parents[2])  # noqa: S603 - own text
+
+
 TREE: dict[str, Any] = {
     "type": "record",
     "name": "Tree",
@@ -542,3 +565,45 @@ def test_a_count_that_cannot_be_right_is_told_by_its_list_whatever_stands_beside
     decoded = Decoder(schema, {7: schema}).decode(pa.array([bad, *(rows[name] for name in others)], pa.large_binary()))
     assert decoded.rejected[0].path == "l"
     assert [one.row for one in decoded.rejected] == [0, *(place for place, name in enumerate(others, 1) if name == "broken")]
+
+
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 28, "scale": 9}
+
+
+@pytest.mark.parametrize("company", [b"\x02\x05", b"\x18" + b"\0" * 11 + b"\x05"])
+def test_an_empty_decimal_is_nought_whatever_byte_follows_it(company: bytes) -> None:
+    avro = record(("q", DECIMAL), ("n", "long"))
+    rows = values(HEAD + b"\0" + b"\xff\x0f", HEAD + company + b"\x02")
+    decoded = Decoder(avro, {1: avro}).decode(rows)
+    assert decoded.rejected == []
+    assert decoded.batch.to_pylist() == [{"q": Decimal("0E-9"), "n": -1024}, {"q": Decimal("5E-9"), "n": 1}]
+
+
+def test_rows_that_are_all_read_on_their_own_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "ROUNDS", 8)
+    strings = {"type": "array", "items": "string"}
+    avro = record(("a", strings), ("b", strings))
+    rows = [{"a": [], "b": ["x"] * 20}, {"a": ["y"] * 20, "b": []}]
+    decoded = Decoder(avro, {1: avro}).decode(values(*(framed(1, avro, row) for row in rows)))
+    assert decoded.rows.tolist() == [0, 1]
+    assert decoded.batch.to_pylist() == rows
+
+
+def test_of_several_fields_that_cannot_be_read_the_first_is_named() -> None:
+    writer, reader = record(("a", "null"), ("b", "string")), record(("a", "string"), ("b", "long"))
+    (refused,) = Decoder(reader, {1: writer}).decode(values(HEAD + b"\0")).rejected
+    assert (refused.reason, refused.path) == ("field_missing", "a")
+
+
+def test_a_number_that_is_cut_off_is_told_so_whatever_row_lies_behind_it() -> None:
+    avro = record(("n", "long"))
+    cut = HEAD + b"\xff" * 9
+    decoder = Decoder(avro, {1: avro})
+    (alone,) = decoder.decode(values(cut)).rejected
+    assert decoder.decode(values(cut, b"{}")).rejected[0] == alone
+
+
+def test_a_null_word_where_a_value_is_required_is_refused() -> None:
+    words = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), pa.array(["a", None]))
+    with pytest.raises(EncodeError, match="field k: a row has no value"):
+        Encoder(record(("k", "string")), 1).encode(pa.RecordBatch.from_arrays([words], ["k"]))
