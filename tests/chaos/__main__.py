@@ -9,11 +9,20 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from flows.stack import loopback
 from flows.stack.broker import Broker, Listener
 from tests.chaos.campaign import Campaign, Plan
-from tests.kafka.toxiproxy import Toxiproxy
+from tests.kafka.relay import Relay
+from tests.kafka.toxiproxy import Proxy, Toxiproxy
+
+
+class Way(NamedTuple):
+    """A process's way to the broker: through the relay, then the proxy."""
+
+    relay: Relay
+    proxy: Proxy
 
 
 def main(arguments=None):
@@ -32,27 +41,28 @@ def main(arguments=None):
 
 
 def campaign(plan, folder, told=print):
-    """Run a plan on a broker of its own, behind proxies of the cells' own where the plan asks for a bad network."""
+    """Run a plan on a broker of its own, each process by a way of its own where the plan asks for a bad network."""
     with ExitStack() as stack:
-        broker, proxies = stack_of(stack, folder, plan.cells + 1, network=plan.network)
-        return Campaign(plan, folder, broker, proxies=proxies, told=told).run()
+        broker, ways = stack_of(stack, folder, plan.cells + 1, network=plan.network)
+        return Campaign(plan, folder, broker, ways=ways, told=told).run()
 
 
 def stack_of(stack, folder, processes, *, network):
-    """A broker, and a proxy before it for each process (the cells, and the ticker) where the network is to be bad."""
-    proxies, listeners = [], []
+    """A broker, and a way to it for each process (the cells, and the ticker) where the network is to be bad."""
+    ways, listeners = [], []
     if network:
         server = Toxiproxy(folder / "toxiproxy")
         server.start()
         stack.callback(server.kill)
-        ports = loopback.free(2 * processes)
-        for number, (behind, before) in enumerate(zip(ports[::2], ports[1::2], strict=True)):
+        ports = loopback.free(3 * processes)
+        for number, (behind, between, before) in enumerate(zip(ports[::3], ports[1::3], ports[2::3], strict=True)):
             listeners.append(Listener(f"PROCESS{number}", behind, before))
-            proxies.append(server.proxy(f"process-{number}", behind, before))
+            ways.append(Way(Relay(between, before), server.proxy(f"process-{number}", behind, between)))
+            stack.callback(ways[-1].relay.close)
     broker = Broker(folder / "broker", listeners=listeners)
     broker.start()
     stack.callback(broker.kill)
-    return broker, proxies
+    return broker, ways
 
 
 def account(report, folder):

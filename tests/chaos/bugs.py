@@ -23,7 +23,7 @@ SMALL = quiet(Plan(seed=1, events=5000, partitions=4, cells=2, customers=60, row
 KILLED = SMALL._replace(kills=4)
 IN_COMMIT = SMALL._replace(kills=6, aims=(faults.in_commit,))
 REPLACED = SMALL._replace(take_overs=3)
-UNANSWERED = SMALL._replace(unanswered=3, unanswered_seconds=8, stall_seconds=200)
+UNANSWERED = SMALL._replace(unanswered=2, stall_seconds=200)
 VOIDED = KILLED._replace(shares=Shares(correction=0.08, void=0.08))
 
 class Seeded(NamedTuple):
@@ -61,22 +61,22 @@ class Caught(NamedTuple):
     example: str
 
 
-def caught(bug, broker, proxies, folder, seed=1):
+def caught(bug, broker, ways, folder, seed=1):
     """How a bug was caught, None where it was not."""
     for number in range(1, TRIES + 1):
         plan, checks = SEEDED[bug].plan._replace(seed=seed + number - 1), SEEDED[bug].checks
-        report = run(plan, broker, proxies, folder / f"{bug}-{number}", ("-m", "tests.chaos.bugged", bug))
+        report = run(plan, broker, ways, folder / f"{bug}-{number}", ("-m", "tests.chaos.bugged", bug))
         breaks = sorted(report.breaks, key=lambda found: found.check not in checks)
         if breaks and breaks[0].check in checks:
             return Caught(bug, number, Counter(found.check for found in breaks), breaks[0].detail)
     return None
 
 
-def run(plan, broker, proxies, folder, command=None):
+def run(plan, broker, ways, folder, command=None):
     """A small campaign on a broker that is there."""
     folder.mkdir(parents=True)
     options = {} if command is None else {"command": command}
-    return Campaign(plan, folder, broker, proxies=proxies[: plan.cells] if plan.network else (), told=lambda _: None, **options).run()
+    return Campaign(plan, folder, broker, ways=ways[: plan.cells] if plan.network else (), told=lambda _: None, **options).run()
 
 
 def main(arguments=None):
@@ -88,13 +88,13 @@ def main(arguments=None):
     folder = Path(tempfile.mkdtemp(prefix="tieout-bugs-"))
     missed = []
     with ExitStack() as stack:
-        broker, proxies = stack_of(stack, folder, 2, network=True)
+        broker, ways = stack_of(stack, folder, 2, network=True)
         for plan in () if options.no_control else dict.fromkeys(SEEDED[bug].plan for bug in options.bugs):
-            report = run(plan._replace(seed=options.seed), broker, proxies, folder / f"control-{len(list(folder.iterdir()))}")
+            report = run(plan._replace(seed=options.seed), broker, ways, folder / f"control-{len(list(folder.iterdir()))}")
             print(f"without a bug: {'exact' if not report.breaks else f'NOT EXACT: {report.breaks}'} ({dict(report.hits)}, {report.seconds:.0f} s)", flush=True)
             missed += ["control"] if report.breaks else []
         for bug in options.bugs:
-            found = caught(bug, broker, proxies, folder, options.seed)
+            found = caught(bug, broker, ways, folder, options.seed)
             missed += [] if found else [bug]
             how = f"caught at try {found.tries} by {', '.join(found.checks)}: {found.example[:160]}" if found else "NOT CAUGHT"
             print(f"{bug}: {how}", flush=True)

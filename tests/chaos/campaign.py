@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
     @property
     def network(self):
-        """Whether the cells come to the broker through proxies."""
+        """Whether each process comes to the broker by a way that can be made bad."""
         return self.unanswered > 0 or self.broker_faults > 2
 
     @property
@@ -81,8 +81,8 @@ class Report:
 class Campaign(Supervisor):
     """A running campaign, as the faults see it."""
 
-    def __init__(self, plan, folder, broker, *, proxies=(), command=cells.COMMAND, told=print):
-        self.plan, self.broker, self.told, self.proxies = plan, broker, told, proxies
+    def __init__(self, plan, folder, broker, *, ways=(), command=cells.COMMAND, told=print):
+        self.plan, self.broker, self.told, self.ways = plan, broker, told, ways
         self.rnd = random.Random(f"faults {plan.seed}")
         self.name = f"chaos-{plan.seed}-{time.time_ns()}"
         self.deployment = cells.Deployment(broker.bootstrap, f"{self.name}.", self.name, plan.rows, plan.seconds, folder, command)
@@ -101,7 +101,7 @@ class Campaign(Supervisor):
         self.group = cells.Group()
         try:
             if self.plan.tickers:
-                self.ticker = Ticker(self.deployment, self.group, START, self.proxies[self.plan.cells] if self.proxies else None)
+                self.ticker = Ticker(self.deployment, self.group, START, self.ways[self.plan.cells] if self.ways else None)
             self.feeder.start()
             self._strike()
             self._drain()
@@ -121,7 +121,8 @@ class Campaign(Supervisor):
         plan, rnd = self.plan, self.rnd
         special = [faults.zombie] * plan.zombies + [faults.take_over] * plan.take_overs + [faults.frozen_past_the_timeout] * plan.freezes
         special += [faults.TICKER[number % len(faults.TICKER)] for number in range(plan.tickers)]
-        special += [faults.rescaled] * plan.rescales + [faults.commit_unanswered] * plan.unanswered + [faults.disk_full] * plan.full_disks
+        special += [faults.rescaled] * plan.rescales + [faults.disk_full] * plan.full_disks
+        special += [faults.UNANSWERED[number % len(faults.UNANSWERED)] for number in range(plan.unanswered)]
         broker = faults.NETWORK if plan.network else faults.BROKER
         special += [broker[number % len(broker)] for number in range(plan.broker_faults)]
         rnd.shuffle(special)

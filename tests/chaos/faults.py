@@ -1,8 +1,8 @@
 """The faults: each strikes once, at an instant that the seeded random draws or that the process shows from outside.
 
 In: the running campaign and its random. Out: what was hit, in a word. The product has no switch for any of it: a
-commit is recognised by the broker's open transaction while the process is frozen, a restore by the cell's own health
-endpoint, everything else is a window of time.
+commit is recognised by the broker's open transaction while the process is frozen, its end by the relay that it passes, a
+restore by the cell's own health endpoint; everything else is a window of time.
 """
 
 import resource
@@ -13,8 +13,8 @@ from flows import topics
 from flows.usage_records import FLOW
 
 STATE, SEEN, TOKEN = topics.state_topics(FLOW)
-ANSWERS = 12
-"""Times that answers are lost for a second before they are lost whether a commit was done or not."""
+STRIKE_SECONDS = 30
+"""A cell and the ticker, fed, commit within this surely."""
 LEAST_FILE = 16 * 1024
 """What a cell prints must have its place; its identities take more, at the latest when it ends."""
 LOOKS = 60
@@ -150,13 +150,13 @@ def broker_paused(run, rnd):
 
 
 def connections_cut(run, rnd):
-    """All connections of the cells end, and new ones are refused for a while."""
+    """All connections of the cells end, and new ones end at once for a while."""
     run.feed()
     run.wait(rnd.uniform(0, 0.5))
-    for proxy in run.proxies:
+    for _, proxy in run.ways:
         proxy.cut()
     run.wait(rnd.choice((0.1, 2, rnd.uniform(5, 15))))
-    for proxy in run.proxies:
+    for _, proxy in run.ways:
         proxy.heal()
     return "connections cut"
 
@@ -164,11 +164,11 @@ def connections_cut(run, rnd):
 def connections_slowed(run, rnd):
     """Little gets through, and late."""
     run.feed()
-    for proxy in run.proxies:
+    for _, proxy in run.ways:
         proxy.slow(rnd.choice((30, 100, 300)))
         proxy.latency(rnd.choice((50, 200, 1000)), 50)
     run.wait(rnd.uniform(4, 12))
-    for proxy in run.proxies:
+    for _, proxy in run.ways:
         proxy.heal()
     return "connections slowed"
 
@@ -177,47 +177,68 @@ BROKER = [broker_killed, broker_paused]
 NETWORK = [broker_killed, connections_cut, broker_paused, connections_slowed]
 
 
-def commit_unanswered(run, rnd):
-    """The answers to one cell are lost until its commit has timed out; the others are killed meanwhile."""
+def commit_done(run, rnd):
+    """The broker does a commit of one cell, and of the ticker, and nothing that it answers comes until the client has given up."""
+    return _commit_unanswered(run, rnd, done=True)
+
+
+def commit_lost(run, rnd):
+    """A commit of one cell, and of the ticker, does not reach the broker, and nothing else does until the client has given up."""
+    return _commit_unanswered(run, rnd, done=False)
+
+
+def _commit_unanswered(run, rnd, *, done):
+    """What the broker made of the commit is asked of the broker; the other cells are killed meanwhile."""
     cell = run.working()
-    proxy, seconds, mine = run.proxies[cell.ordinal], run.plan.unanswered_seconds, run.partitions_of(cell)
+    mine, relay = run.partitions_of(cell), run.ways[cell.ordinal].relay
+    relays = [relay, *([run.ticker.way.relay] if run.ticker is not None else [])]
+    run.wait(rnd.uniform(0, 1))
+    for one in relays:
+        one.arm(done=done)
+    _bounded(run, lambda: all(one.struck.is_set() for one in relays) or run.done, STRIKE_SECONDS, "commits", feeding=True)
+    if not relay.struck.is_set():
+        for one in relays:
+            one.heal()
+        return "commit unanswered, missed"
+    cell = run.cell(cell.ordinal)
+    ahead = _bounded(run, lambda: run.ahead_of(cell), 10 if done else 1, "what the broker makes of a commit")
     if run.ticker is not None:
-        run.ticker.proxy.latency(rnd.randrange(150, 400), stream="upstream")
-    for _ in range(ANSWERS):
-        cell = run.cell(cell.ordinal)
-        way = rnd.randrange(150, 400)
-        proxy.latency(way, stream="upstream")  # most of a commit's time is now the way of its requests; an answer in a proxy would pass what is put after it
-        run.wait(rnd.uniform(0.5, 2))
-        for _ in range(3 * LOOKS):
-            if cell.ended or _open(run, mine, [TOKEN]):
-                break
-            run.wait(0.01)
-        run.wait(rnd.uniform(1, 4) * way / 1000)  # after the token go the positions, by two requests, and then the end
-        proxy.swallow()
-        run.wait(1)
-        ahead = run.ahead_of(cell)
-        if ahead or rnd.random() < 0.05:
-            break
-        proxy.heal()
-        run.feeder.release(run.slice // 4)
-    else:
-        proxy.swallow()
-    if run.ticker is not None:
-        run.ticker.proxy.swallow()
-        run.report.hits["ticker unanswered"] += 1
+        run.report.hits[f"ticker unanswered, {_of_the_ticker(run)}"] += 1
     with run.spared(cell.ordinal):
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + run.plan.unanswered_seconds
         while (left := deadline - time.monotonic()) > 0:
             if run.kills < run.plan.kills:
                 run.report.hits[uniform(run, rnd)] += 1
             else:
                 run.wait(min(left, 5))
-    proxy.heal()
-    if run.ticker is not None:
-        run.ticker.proxy.heal()
+    for one in relays:
+        one.heal()
     before = run.committed(mine)
     run.until(lambda: cell.ended or run.committed(mine) > before or run.done, "the commits after an unanswered one", feeding=True)
     return f"commit unanswered, {'done' if ahead else 'not done'}"
+
+
+def _bounded(run, holds, seconds, what, **waiting):
+    """Wait for something no longer than so many seconds; whether it came."""
+    deadline, found = time.monotonic() + seconds, False
+
+    def ended():
+        nonlocal found
+        found = holds()
+        return found or time.monotonic() > deadline
+
+    run.until(ended, what, **waiting)
+    return found
+
+
+def _of_the_ticker(run):
+    """What became of its commit, if one was struck."""
+    if not run.ticker.way.relay.struck.is_set():
+        return "missed"
+    return "not done" if _open(run, [0], [topics.COMMANDS]) else "done"
+
+
+UNANSWERED = [commit_done, commit_lost]
 
 
 def disk_full(run, rnd):

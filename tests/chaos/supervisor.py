@@ -107,7 +107,7 @@ class Supervisor:
             self.files["starts without files"] += 1
         elif draw < 1 / 2:
             self.files["files torn"] += cells.tear_a_local_file(self.deployment, ordinal, self.rnd)
-        bootstrap = self.proxies[ordinal].address if self.proxies else None
+        bootstrap = self.ways[ordinal].relay.address if self.ways else None
         often = self.deployment.command == cells.COMMAND and self.rnd.random() < self.plan.full_states
         command = ("-m", "tests.chaos.bugged", "full_states") if often else self.deployment.command
         self.running[ordinal] = cells.Cell(self.deployment, self.group, ordinal, self.count, self.generation, bootstrap=bootstrap, command=command)

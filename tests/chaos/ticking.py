@@ -76,9 +76,9 @@ class Life:
 class Ticker:
     """The tickers of a campaign, one after the other, by the time that they are told."""
 
-    def __init__(self, deployment, group, instant, proxy=None):
+    def __init__(self, deployment, group, instant, way=None):
         self.deployment, self.group, self.clock, self.lives = deployment, group, deployment.folder / "clock", 0
-        self.proxy, self.bootstrap = proxy, proxy.address if proxy else deployment.bootstrap
+        self.way, self.bootstrap = way, way.relay.address if way else deployment.bootstrap
         self.tell(instant)
         self.start()
 

@@ -16,9 +16,11 @@ from typing import NamedTuple
 import pytest
 
 from flows import cli
-from flows.stack.broker import Broker
+from flows.stack import loopback
+from flows.stack.broker import Broker, Listener
 from flows.stack.registry import Registry
 from tests.kafka import keeper
+from tests.kafka.relay import Relay
 from tests.kafka.toxiproxy import Toxiproxy, proxied
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +122,17 @@ def proxied_broker(tmp_path, toxiproxy):
         yield broker, proxy
     finally:
         broker.kill()
+
+
+@pytest.fixture
+def relayed_broker(new_broker):
+    """A broker of the test's own, started, and the relay that its clients come through: `relay.address` is their bootstrap."""
+    behind, before = loopback.free(2)
+    relay = Relay(behind, before)
+    try:
+        yield new_broker(listeners=[Listener("RELAYED", behind, before)]), relay
+    finally:
+        relay.close()
 
 
 @contextmanager
