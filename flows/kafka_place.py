@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, Final
 
 import pyarrow as pa
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flows import topics
@@ -131,9 +131,9 @@ class KafkaLog:
         reader.close()
         if found is not None:
             return found
-        if reader.start or self.place.has_positions(f"{self.place.installation}.{self.flow}", topic, self.partition):
+        if reader.start:
             msg = (
-                f"{reader.place}: is empty, although {self.flow} has committed there before; restore the topic from a backup, "
+                f"{reader.place}: is empty, although there were records; restore the topic from a backup, "
                 f"or start over with topics of their own under another --topic-prefix: going on would take all input for new"
             )
             raise SourceError(msg)
@@ -329,25 +329,6 @@ class KafkaPlace:
             {wanted: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=kafka.ANSWER_SECONDS
         )
         return _answered(asked, wanted, 0)
-
-    def has_positions(self, group: str, like: str, partition: int) -> bool:
-        """Whether a consumer group has positions in a partition of topics that have as many partitions as ``like``.
-
-        What every partition reads whole does not count, where there are several: another one's commit has those positions.
-        """
-        try:
-            asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=kafka.ANSWER_SECONDS)
-            found = asked[group].result(2 * kafka.ANSWER_SECONDS)
-        except KafkaException as error:
-            raise kafka.failed(error.args[0], f"{self.name}, group {group}", 0) from error
-        except TimeoutError as error:
-            msg = f"{self.name}, group {group}: the broker's client does not answer; the run goes on with a new one"
-            raise SourceAway(msg) from error
-        counts = self.topics()
-        alike = {
-            self.physical(topic) for topic, count in counts.items() if count == counts[like] and (count == 1 or topic not in (topics.COMMANDS, topics.REFERENCE))
-        }
-        return any(one.partition == partition and one.topic in alike and one.offset >= 0 for one in found.topic_partitions)
 
     def first_at(self, topic: str, partition: int, instant: int) -> int | None:
         """The position of the first record of an instant or later; None where there is none."""

@@ -194,7 +194,7 @@ def _deleted(breaks, p, tokens, state, seen):
     """What the flow has deleted of its own topics: state that a full one has replaced, identities that nobody can ask for any more."""
     last = tokens[-1] if tokens else {"written": {}}
     first = _number(state[0]) if state else last["written"].get(STATE, 0)
-    if first and not (state and state[0].key == b"full"):
+    if first and not any(record.key == b"full" for record in state):
         breaks.add("deleted", f"partition {p}, {STATE}: {first} records are gone, and no full state has replaced them")
     first = _number(seen[0]) if seen else last["written"].get(SEEN, 0)
     before = 0

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import NewPartitions
 
 from flows import bytewax_engine, codecs, local_engine, route, route_records, route_topics, topics
 from flows import token as tokens
@@ -401,13 +400,3 @@ def test_what_was_committed_is_waited_for_by_who_reads_its_own_topic(broker, top
     thread.join()
     log.close()
     assert looked[0] >= 1
-
-def test_a_partition_that_never_committed_starts_where_another_has_read_reference_data_of_as_many_partitions(broker, topic_prefix):
-    place = make(broker, topic_prefix)
-    place.admin.create_partitions([NewPartitions(place.physical(topics.REFERENCE), RAW)])[place.physical(topics.REFERENCE)].result()
-    until(lambda: place.topics()[topics.REFERENCE] == RAW)
-    put(place, encoded(event(1)))
-    drain(place)
-    assert {partition for partition, records in enumerate(read(place, route.TOKEN)) if records} == {0}
-    drain(place)
-    assert sum(map(len, routed(place))) == 1
