@@ -4,8 +4,8 @@ from pathlib import Path
 
 
 def resident(name: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (at most) of this process, in MB.
+    """``VmRSS`` (now), its parts ``RssAnon`` and ``RssFile``, or ``VmHWM`` (at most) of this process, in MB.
 
-    Both begin with its program; the peak that ``getrusage`` tells begins with the process that started it.
+    All begin with its program; the peak that ``getrusage`` tells begins with the process that started it.
     """
     return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0]) // 1024

@@ -31,6 +31,7 @@ from flows import machine
 machine.settle()  # as the command line does
 import json, sys, threading, time
 from pathlib import Path
+from benchmarks.memory import resident
 from flows import local_engine, topics, usage
 from flows.file_place import FilePlace
 from flows import token as tokens
@@ -38,9 +39,8 @@ place = FilePlace(Path(sys.argv[1]))
 peaks = {"RssAnon": 0, "RssFile": 0}
 def watch():
     while True:
-        found = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("Rss")}
         for name in peaks:
-            peaks[name] = max(peaks[name], found[name])
+            peaks[name] = max(peaks[name], resident(name))
         time.sleep(0.02)
 threading.Thread(target=watch, daemon=True).start()
 before = time.process_time()
@@ -50,7 +50,7 @@ local_engine.run(pipeline)
 cpu = time.process_time() - before
 reader = place.reader(usage.TOKEN, 0)
 made = [token for token in tokens.all_of(reader) if token.sequence > first]
-print(json.dumps({"cpu": cpu, "anonymous_mb": peaks["RssAnon"], "mapped_mb": peaks["RssFile"], "peak_mb": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) / 1024,
+print(json.dumps({"cpu": cpu, "anonymous_mb": peaks["RssAnon"], "mapped_mb": peaks["RssFile"], "peak_mb": resident("VmHWM"),
     "slices": sum(token.counts["slices"] > 0 for token in made), "both": sum(token.counts["slices"] > 0 and token.counts["received"] > 0 for token in made),
     "received": sum(token.counts["received"] for token in made), "rated": made[-1].written["usage.rated.v1"]}))
 """

@@ -21,6 +21,7 @@ from flows.generate import Shares
 RUN = """
 import json, sys, time
 from pathlib import Path
+from benchmarks.memory import resident
 from flows import {engine}, usage, usage_records
 from flows.file_place import FileLog, FilePlace
 from tieout.dedup import Seen
@@ -51,7 +52,7 @@ before = time.process_time()
 pipeline = usage.pipeline(FilePlace(Path(sys.argv[1])), range(int(sys.argv[2])))
 {engine}.run(pipeline)
 cpu = time.process_time() - before
-print(json.dumps({{"cpu": cpu, "stages": stages, "peak_mb": int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]) / 1024,
+print(json.dumps({{"cpu": cpu, "stages": stages, "peak_mb": resident("VmHWM"),
     "events": sum(cell.token.totals["received"] for cell in pipeline.cells.values())}}))
 """
 PARTITIONS = 4
