@@ -116,7 +116,7 @@ class KafkaLog:
         return end
 
     def last(self, topic: str) -> pa.RecordBatch:
-        """The last record of such a topic, or none."""
+        """The last record of such a topic, or none; SourceError where there were records and all are gone."""
         reader = self.reader(topic)
         end = self._closed_end(topic, reader)
         for back in (*_BACK, end):

@@ -89,9 +89,9 @@ class TopicReader:
             found = consuming.consume(1, _WAIT_SECONDS)  # it waits for all that it is asked for: wait for one, then take what is there
             if found and (more := min(_AT_ONCE, rows - len(messages) - 1)):
                 found += consuming.consume(more, 0)
-            records, at = self._records(found, at, last)
-            messages += records
             if found:
+                records, at, _ = _records_of(found, self.place, at)
+                messages += records if at <= last else [message for message in records if message.offset() < last]
                 waited_until = time.monotonic() + ANSWER_SECONDS
             elif at < last and time.monotonic() > waited_until:
                 msg = f"{self.place}: the broker gives no record from {at} on, its end is {last}; check the broker, the read goes on by itself"
@@ -99,23 +99,6 @@ class TopicReader:
         end = min(last, at)
         self._next = at if at <= last else -1
         return lot_of(messages, end)
-
-    def _records(self, found: list[Message], at: int, last: int) -> tuple[list[Message], int]:
-        """The records before ``last`` among what the client gave, and the position to go on from."""
-        if found and not any(map(Message.error, found)) and found[-1].offset() < last:
-            return found, found[-1].offset() + 1
-        records = []
-        for message in found:
-            failure = message.error()
-            if failure is None:
-                at = message.offset() + 1
-                if at <= last:
-                    records.append(message)
-            elif failure.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's name of it
-                at = max(at, message.offset())
-            else:
-                raise failed(failure, self.place, at)
-        return records, at
 
     def _at(self, position: int) -> Consumer:
         if self._consumer is None:
@@ -164,32 +147,14 @@ class Stream:
             found = self._consumer.consume(min(_AT_ONCE, self._rows - len(self._messages)), 0)
             if not found:
                 break
-            if any(map(Message.error, found)):  # an error is true, whatever it says
-                found = self._checked(found)
-            else:
-                self.at_end = False
-                self._at = found[-1].offset() + 1
-            if found and not self._messages:
+            records, self._at, self.at_end = _records_of(found, f"{self.topic}, partition {self.partition}", self._at)
+            if records and not self._messages:
                 self._due = now + self._seconds
-            self._messages += found
+            self._messages += records
         full = len(self._messages) >= self._rows
         if self._messages and (full or now >= self._due or (end is not None and self._at >= end)):
             return self.take()
         return None
-
-    def _checked(self, found: list[Message]) -> list[Message]:
-        """The records among what the client gave: it tells the end of the partition, and failures, the same way."""
-        records = []
-        for message in found:
-            failure = message.error()
-            if failure is None:
-                records.append(message)
-                self._at, self.at_end = message.offset() + 1, False
-            elif failure.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's name of it
-                self._at, self.at_end = max(self._at, message.offset()), True
-            else:
-                raise failed(failure, f"{self.topic}, partition {self.partition}", self._at)
-        return records
 
     def known_end(self) -> int:
         """The end of the partition as the last answer told it, without asking."""
@@ -212,6 +177,26 @@ def watermarks(consuming: Consumer, topic: str, partition: int) -> tuple[int, in
     except KafkaException as error:
         raise failed(error.args[0], f"{topic}, partition {partition}", 0) from error
     return int(found[0]), int(found[1])
+
+
+def _records_of(found: list[Message], place: str, at: int) -> tuple[list[Message], int, bool]:
+    """The records among what the client gave of a partition, the position after it, and whether that is the partition's end.
+
+    The client tells ends and failures the same way as records; a failure is raised with the position that it struck.
+    """
+    if not any(map(Message.error, found)):  # nearly always; an error is true, whatever it says
+        return found, found[-1].offset() + 1, False
+    records, ended = [], False
+    for message in found:
+        failure = message.error()
+        if failure is None:
+            records.append(message)
+            at, ended = message.offset() + 1, False
+        elif failure.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's name of it
+            at, ended = max(at, message.offset()), True
+        else:
+            raise failed(failure, place, at)
+    return records, at, ended
 
 
 def lot_of(messages: Sequence[Message], end: int, *, headers: bool = False) -> Lot:
