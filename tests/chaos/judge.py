@@ -191,7 +191,10 @@ def _tokens(breaks, p, tokens, records):
 
 
 def _deleted(breaks, p, tokens, state, seen):
-    """What the flow has deleted of its own topics: state that a full one has replaced, identities that nobody can ask for any more."""
+    """What the flow has deleted of its own topics: state that a full one has replaced, identities that nobody can ask for any more.
+
+    State may be kept that a full one has replaced: a broker that is killed forgets how far a topic was deleted, and begins it earlier again.
+    """
     last = tokens[-1] if tokens else {"written": {}}
     first = _number(state[0]) if state else last["written"].get(STATE, 0)
     if first and not any(record.key == b"full" for record in state):

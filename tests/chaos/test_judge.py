@@ -89,7 +89,7 @@ def test_a_minute_that_stands_twice_is_told():
     assert breaks(Topics(linked([interval()]), [MINUTE, MINUTE])) == ["ticks"]
 
 
-@pytest.mark.parametrize(("kept", "told"), [([], True), ([(2, b"levels")], True), ([(2, b"full")], False), ([(0, b"levels"), (1, b"held"), (2, b"full")], False)])
+@pytest.mark.parametrize(("kept", "told"), [([], True), ([(2, b"levels")], True), ([(2, b"full")], False), ([(0, b"levels"), (1, b"held"), (2, b"full")], False), ([(1, b"held"), (2, b"full")], False), ([(1, b"full"), (2, b"held")], False)])
 def test_state_that_is_gone_without_a_full_one_in_its_place_is_told(kept, told):
     found = breaks(Topics(linked([interval(written={judge.STATE: 3})]), [MINUTE], state=kept))
     assert ("deleted" in found) is told
