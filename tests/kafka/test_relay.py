@@ -45,6 +45,11 @@ def unanswered(producer):
 
 
 def values(reader):
+    """What can be read once no transaction is open: a commit is answered before it can be read."""
+    deadline = time.monotonic() + 30
+    while reader.ends(TOPIC) != reader.ends(TOPIC, committed=False):
+        assert time.monotonic() < deadline, "a transaction stays open"
+        time.sleep(0.01)
     return [record.value for record in reader.topic(TOPIC)[0]]
 
 
